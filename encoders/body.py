@@ -1,0 +1,62 @@
+"""Messages to the final JSON bytes of a chat completion, with one hole where max_tokens goes.
+
+Base64 is spliced in between constant pieces; only short texts pass through a JSON encoder. The message format is that
+of the labelling pipeline users come from: system prompt, frames as data URLs in order, then one text part; a plain
+string where there are no frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import orjson
+import pybase64
+
+from encoders.image import Picture
+
+SECTIONS = (("transcript", "TRANSCRIPT"), ("description", "DESCRIPTION"), ("embedded_text", "EMBEDDED_TEXT"))
+TAIL = b"}"
+
+
+def user_text(fields: dict[str, str]) -> str:
+    """The sections that have content, each under its heading, a blank line between them."""
+    return "\n\n".join(f"{title}:\n{text}" for key, title in SECTIONS if (text := fields.get(key, "").strip()))
+
+
+def json_text(text: str) -> bytes:
+    """A JSON string; lone surrogates, which no JSON reader takes, become U+FFFD."""
+    try:
+        return orjson.dumps(text)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def opening(model: str, system_prompt: str) -> bytes:
+    """Everything before the user's content."""
+    return b'{"model":%b,"messages":[{"role":"system","content":%b},{"role":"user","content":' % (
+        json_text(model),
+        json_text(system_prompt),
+    )
+
+
+def closing(extra: Iterable[tuple[str, object]]) -> bytes:
+    """Everything between the user's content and the hole; `extra` are further fields of the body."""
+    fields = b"".join(b"%b:%b," % (orjson.dumps(name), orjson.dumps(value)) for name, value in extra)
+    return b'}],%b"stream":false,"max_tokens":' % fields
+
+
+def plain_content(text: str) -> bytes:
+    return json_text(text)
+
+
+def framed_content(pictures: Sequence[Picture], text: str) -> list[bytes]:
+    """The content array in pieces, to be joined with what stands around it."""
+    pieces = [b"["]
+    for picture in pictures:
+        pieces += (
+            b'{"type":"image_url","image_url":{"url":"data:%b;base64,' % picture.mime.encode(),
+            pybase64.b64encode(picture.data),
+            b'"}},',
+        )
+    pieces += (b'{"type":"text","text":', json_text(text), b"}]")
+    return pieces

@@ -1,0 +1,1 @@
+"""The run: rows in, requests out under limits, records to a sink."""

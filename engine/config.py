@@ -1,0 +1,205 @@
+"""What a run is told, frozen and checked once; and what of it makes two runs the same run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from engine.encode import EncodeConfig
+from engine.errors import ConfigError
+from engine.secret import Secret
+from engine.source import SourceConfig
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiConfig:
+    """Where the calls go."""
+
+    base_url: str
+    """With or without `/v1` and a trailing slash; the calls go to `{base_url}/chat/completions`."""
+    model: str
+    key: Secret | None = field(default=None, repr=False)
+    """None sends no Authorization header (a local server without keys)."""
+    allow_plaintext: bool = False
+    """Whether `http://` may leave this machine."""
+    connect_timeout_s: float = 10.0
+    """TCP and TLS together."""
+    call_timeout_s: float = 600.0
+    """From sending to the last byte of the reply. Below the provider's own limit every expiry is paid for nothing."""
+    max_reply_bytes: int = 8 << 20
+    """A chat completion is a few KB; beyond this the reply is dropped unread."""
+
+    def __post_init__(self) -> None:
+        url = urlsplit(self.base_url)
+        if url.scheme not in {"http", "https"} or not url.hostname:
+            raise ConfigError(f"--base-url {self.base_url!r} is no http(s) address, as in https://api.together.xyz/v1")
+        if url.username or url.password or url.query:
+            raise ConfigError("--base-url must hold neither a password nor a query; keys come from the environment")
+        if url.scheme == "http" and url.hostname not in LOOPBACK and not self.allow_plaintext:
+            raise ConfigError(
+                f"--base-url {self.base_url} would send key and frames unencrypted; use https:// or --allow-plaintext"
+            )
+        if not self.model:
+            raise ConfigError("--model must not be empty")
+        _positive(
+            {"--per-call-timeout": self.call_timeout_s, "connect timeout": self.connect_timeout_s},
+        )
+
+    @property
+    def completions_url(self) -> str:
+        return self.base_url.rstrip("/") + "/chat/completions"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitConfig:
+    """How many and how fast, at most. None means no limit of ours: the server's word and conduct still count."""
+
+    concurrency: int | None = None
+    """Requests in flight; None adapts between 1 and `max_concurrency`."""
+    max_concurrency: int = 2048
+    requests_per_min: float | None = None
+    tokens_per_min: float | None = None
+    max_open_bytes: int = 512 << 20
+    """Encoded requests held at once, those waiting for a retry included."""
+
+    def __post_init__(self) -> None:
+        _positive(
+            {
+                "--concurrency": self.concurrency,
+                "--rpm": self.requests_per_min,
+                "--tpm": self.tokens_per_min,
+                "--max-open-mb": self.max_open_bytes,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryConfig:
+    """When a row is tried again, and with how many tokens."""
+
+    attempts: int = 6
+    """Calls for one row at most; waiting for a rate limit is not an attempt."""
+    row_deadline_s: float = 1800.0
+    """No new attempt of a row starts later than this after its first."""
+    first_wait_s: float = 1.0
+    """Full jitter: the n-th wait is uniform in 0 to min(longest_wait_s, first_wait_s * 2**n)."""
+    longest_wait_s: float = 60.0
+    max_tokens: int = 512
+    """What the first call may answer with."""
+    on_truncation: bool = True
+    growth: float = 2.0
+    """After a truncated answer: max(now, min(int(now * growth), max_tokens_cap))."""
+    max_tokens_cap: int = 4096
+
+    def __post_init__(self) -> None:
+        _positive(
+            {
+                "--retries": self.attempts,
+                "--row-deadline-seconds": self.row_deadline_s,
+                "--max-tokens": self.max_tokens,
+                "--max-tokens-cap": self.max_tokens_cap,
+            }
+        )
+        if self.growth <= 1:
+            raise ConfigError(f"--growth {self.growth} would never grow; it must be above 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrakeConfig:
+    """When a run stops because too much goes wrong."""
+
+    max_failed_share: float | None = 0.05
+    """Failed rows over ended rows."""
+    max_failed_rows: int | None = None
+    probation_rows: int = 200
+    """The share is not judged before so many rows have ended: one early failure is not 100 %."""
+    alike_rows: int = 20
+    """If the first so many rows all fail alike, it is the settings and not the rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceConfig:
+    """Dollars per million tokens; None is unknown, which is not zero."""
+
+    input_usd_per_m: float | None = None
+    output_usd_per_m: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteConfig:
+    """When records become safe."""
+
+    commit_interval_s: float = 1.0
+    commit_records: int = 2000
+    """A commit starts early at so many uncommitted records."""
+    max_pending_bytes: int = 16 << 20
+    """Above this the write stage waits for the disk, and so does everything before it."""
+    drain_s: float = 20.0
+    """How long answers in flight are waited for after the first signal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything a run is told."""
+
+    source: SourceConfig
+    encode: EncodeConfig
+    api: ApiConfig
+    recipe: Mapping[str, object]
+    """What decides the bytes of a request besides the row: prompt digest, media settings, sampling. JSON values."""
+    limits: LimitConfig = field(default_factory=LimitConfig)
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    brake: BrakeConfig = field(default_factory=BrakeConfig)
+    price: PriceConfig = field(default_factory=PriceConfig)
+    write: WriteConfig = field(default_factory=WriteConfig)
+
+
+SEMANTIC = frozenset({"api.model", "recipe", "source.skip", "source.limit"})
+"""Fields that change what a result says. A resume with another value is refused."""
+
+PRIVATE = frozenset({"api.key"})
+"""Fields that are written nowhere."""
+
+DESCRIBED = frozenset(
+    {
+        "source.path",
+        "source.id_column",
+        "source.transcript_column",
+        "source.description_column",
+        "source.embedded_text_column",
+        "source.video_column",
+    }
+)
+"""Fields that `describe_input` resolves into the identity of the input."""
+
+
+def fields_of(config: RunConfig) -> dict[str, object]:
+    """Every field with its dotted name, such as `limits.concurrency`."""
+    flat: dict[str, object] = {}
+    for part in dataclasses.fields(config):
+        value = getattr(config, part.name)
+        if dataclasses.is_dataclass(value):
+            flat |= {f"{part.name}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)}
+        else:
+            flat[part.name] = value
+    return flat
+
+
+def manifest_of(config: RunConfig, *, input_identity: Mapping[str, object]) -> dict[str, object]:
+    """What `run.json` says of a run: the input, the settings a resume must match, and those it may change."""
+    flat = fields_of(config)
+    settings = {name.removeprefix("api."): flat[name] for name in sorted(SEMANTIC)}
+    operational = {
+        name: value for name, value in flat.items() if name not in SEMANTIC and name not in PRIVATE | DESCRIBED
+    }
+    return {"input": dict(input_identity), "settings": settings, "operational": operational}
+
+
+def _positive(values: Mapping[str, float | None]) -> None:
+    for name, value in values.items():
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name} must be above 0, not {value}")

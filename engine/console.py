@@ -1,0 +1,176 @@
+"""Snapshots for a person: a live panel on a terminal, plain lines elsewhere, a closing summary for both."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from engine.stats import Snapshot
+
+LINE_EVERY_S = 10.0
+STAGE_WORDS = {
+    "source": "reading the input",
+    "encode": "the encoders (more --workers, smaller --fit)",
+    "call": "the provider",
+    "write": "the disk",
+}
+
+
+class PlainLines:
+    """One line every ten seconds, for logs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown_s = -LINE_EVERY_S
+
+    def show(self, snapshot: Snapshot) -> None:
+        if snapshot.elapsed_s - self._shown_s < LINE_EVERY_S:
+            return
+        self._shown_s = snapshot.elapsed_s
+        self._stream.write(status_line(snapshot) + "\n")
+        self._stream.flush()
+
+
+class Panel:
+    """The live panel. A context manager: leaving it gives the terminal back."""
+
+    def __init__(self, stream: TextIO, *, title: str) -> None:
+        self._live = Live(console=Console(file=stream), auto_refresh=False, transient=True)
+        self._title = printable(title)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        table = Table(title=self._title, title_justify="left", show_header=False, min_width=64)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        for name, text in panel_rows(snapshot):
+            table.add_row(name, text)
+        self._live.update(table, refresh=True)
+
+
+def panel_rows(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """What the panel says, line by line."""
+    limits, calls = snapshot.limits, snapshot.call
+    rows = [
+        ("rows", _rows(snapshot)),
+        ("pace", f"{snapshot.rows_per_s:,.1f} rows/s · {_eta(snapshot)} · {span(snapshot.elapsed_s)} so far"),
+        ("in flight", f"{limits.in_flight:,} of {limits.window:,} · {limits.open_bytes / 2**20:,.0f} MB held"),
+        ("calls", f"{calls.calls:,} · {_trouble(snapshot)}"),
+        ("tokens", _tokens(snapshot)),
+        ("cost", money(snapshot)),
+        ("waiting for", waiting_for(snapshot)),
+    ]
+    if snapshot.failures:
+        rows.append(("failures", ", ".join(f"{count:,} {kind}" for kind, count in snapshot.failures.items())))
+    if snapshot.degraded:
+        rows.append(("reduced", ", ".join(f"{count:,} {code}" for code, count in snapshot.degraded.items())))
+    if snapshot.stopping is not None:
+        rows.append(("stopping", printable(f"{snapshot.stopping}; waiting for {limits.in_flight:,} answers")))
+    return rows
+
+
+def status_line(snapshot: Snapshot) -> str:
+    """The same on one line."""
+    return (
+        f"{span(snapshot.elapsed_s)}  {_rows(snapshot)}  {snapshot.rows_per_s:,.1f} rows/s  {_eta(snapshot)}  "
+        f"{snapshot.limits.in_flight}/{snapshot.limits.window} in flight  {money(snapshot)}  "
+        f"waiting for {waiting_for(snapshot)}"
+    )
+
+
+def closing_summary(snapshot: Snapshot, *, out: str) -> str:
+    """What a person wants to know when the run is over."""
+    lines = [
+        f"{_rows(snapshot)} in {span(snapshot.elapsed_s)}"
+        + (f" ({snapshot.done_before:,} were done before)" if snapshot.done_before else ""),
+        f"  calls     {snapshot.call.calls:,} · {_trouble(snapshot)}",
+        f"  tokens    {_tokens(snapshot)}",
+        f"  cost      {money(snapshot)}",
+    ]
+    if snapshot.unlabelled:
+        lines.append(f"  labels    {snapshot.unlabelled:,} answers could not be read as labels (label_error says why)")
+    if snapshot.truncated:
+        lines.append(f"  truncated {snapshot.truncated:,} answers are cut off at the token cap")
+    for code, count in snapshot.degraded.items():
+        lines.append(f"  reduced   {count:,} rows: {printable(code)}")
+    for kind, count in snapshot.failures.items():
+        lines.append(f"  failed    {count:,} {kind}, for example: {printable(snapshot.examples[kind])[:200]}")
+    lines.append(f"  results   {printable(out)}/results/")
+    return "\n".join(lines)
+
+
+def waiting_for(snapshot: Snapshot) -> str:
+    """The bottleneck in words; for the provider, which of its limits."""
+    if snapshot.limits.paused_s > 0:
+        return f"the provider, which asked for a pause of {snapshot.limits.paused_s:.0f} s"
+    if snapshot.bottleneck == "call" and snapshot.limits.blocked in {"rate", "tokens"}:
+        return f"the {'--rpm' if snapshot.limits.blocked == 'rate' else '--tpm'} limit"
+    return STAGE_WORDS[snapshot.bottleneck]
+
+
+def money(snapshot: Snapshot) -> str:
+    """Dollars so far, and what is not in them."""
+    if snapshot.unpriced_rows and snapshot.cost_usd == 0:
+        return "unknown (no price; set --price-in and --price-out)" if snapshot.unknown_calls == 0 else "unknown"
+    text = f"${snapshot.cost_usd:,.4f}" if snapshot.cost_usd < 1 else f"${snapshot.cost_usd:,.2f}"
+    return text + (f" + {snapshot.unpriced_rows:,} rows of unknown cost" if snapshot.unpriced_rows else "")
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which a hostile id or server could use to drive the terminal."""
+    return "".join(char if unicodedata.category(char)[0] != "C" else "�" for char in text)
+
+
+def span(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `5 h 07 min`, `2 d 04 h`."""
+    whole = int(seconds)
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    steps: list[tuple[int, Callable[[], str]]] = [
+        (days, lambda: f"{days} d {hours % 24:02d} h"),
+        (hours, lambda: f"{hours} h {minutes % 60:02d} min"),
+        (minutes, lambda: f"{minutes} min {whole % 60:02d} s"),
+    ]
+    return next((text() for amount, text in steps if amount), f"{whole} s")
+
+
+def _rows(snapshot: Snapshot) -> str:
+    about = "" if snapshot.rows_known else "about "
+    return f"{snapshot.done:,} done · {snapshot.failed:,} failed · {about}{snapshot.left:,} left"
+
+
+def _eta(snapshot: Snapshot) -> str:
+    return "time left unknown" if snapshot.eta_s is None else f"{span(snapshot.eta_s)} left"
+
+
+def _trouble(snapshot: Snapshot) -> str:
+    calls = snapshot.call
+    counted = {
+        "retried": calls.retries,
+        "rate-limited": calls.rate_limited,
+        "server errors": calls.server_errors,
+        "network errors": calls.network_errors,
+        "cut and repeated": calls.grown,
+        "left without an answer": calls.unfinished,
+        "worker crashes": snapshot.encode.crashes,
+        "worker hangs": snapshot.encode.timeouts,
+    }
+    return ", ".join(f"{count:,} {word}" for word, count in counted.items() if count) or "no trouble"
+
+
+def _tokens(snapshot: Snapshot) -> str:
+    usage = snapshot.usage
+    return f"{usage.prompt_tokens:,} in ({usage.cached_tokens:,} cached) · {usage.completion_tokens:,} out"

@@ -1,0 +1,252 @@
+"""Stage 2: rows to requests in supervised worker processes.
+
+A worker that dies, hangs or speaks nonsense costs one more try of the row it was encoding and a new process; the other
+rows it held are handed out again, and nothing else notices. A row that does it twice ends as `poison_media`.
+
+Each worker is a fresh interpreter (no fork, so no inherited locks), gets none of the environment but what Python needs,
+and shares no named memory, so that nothing can be left behind. It holds two batches: one it works on and one that
+spares it the wait for the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from engine.errors import ConfigError, EncoderBroken
+from engine.link import Link
+from engine.ports import Encoder
+from engine.process import WorkerDiedError, WorkerProcess, pack, pack_encoder
+from engine.types import Failure, FailureKind, Record, Request, Row
+
+HELD_BATCHES = 2
+AHEAD_BYTES = 64 << 10
+"""A second batch is handed over only if it fits the socket's buffer: a worker that is writing does not read."""
+TRIES = 2
+"""The first crash may be bad luck; the second is the row."""
+DEATHS_BEFORE_ANY_RESULT = 3
+RESTART_PAUSE_S = 0.5
+"""After a worker that died before its first result; one that had worked is replaced at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeConfig:
+    """How many workers, and how much each may take."""
+
+    workers: int
+    row_timeout_s: float = 60.0
+    """A worker silent for so long is killed."""
+    worker_memory_mb: int = 2048
+    """Address space of one worker."""
+    batch_rows: int = 16
+    """Rows handed over at once; fewer messages for small rows, more even work for large ones."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigError(f"--workers must be at least 1, not {self.workers}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeStatistics:
+    """The pool so far."""
+
+    workers_alive: int
+    pids: tuple[int, ...]
+    rows_done: int
+    rows_failed: int
+    crashes: int
+    timeouts: int
+    cpu_s: float
+    """User and system seconds of all workers, dead ones included, as they reported them."""
+
+
+class EncoderPool:
+    """The workers of one run. An async context manager: leaving it ends them, however it is left."""
+
+    def __init__(self, encoder: Encoder, config: EncodeConfig) -> None:
+        self._encoder = pack_encoder(encoder, memory_mb=config.worker_memory_mb)
+        self._config = config
+        self._alive: set[WorkerProcess] = set()
+        self._ready: deque[list[Row]] = deque()
+        self._turn = anyio.Lock()
+        self._ended = False
+        self._rows_done = self._rows_failed = self._crashes = self._timeouts = 0
+        self._early_deaths = 0
+        self._cpu_s = 0.0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in tuple(self._alive):
+            self._bury(worker)
+
+    async def encode_stage(self, source: Link[list[Row | Record]], sink: Link[Request | Record]) -> None:
+        """Encode until the source ends. Records pass through untouched; the order is free.
+
+        Raises:
+            EncoderBroken: workers die before they have encoded anything.
+        """
+        async with source.consuming(), sink.producing(), anyio.create_task_group() as group:
+            for _ in range(self._config.workers):
+                group.start_soon(_Slot(self, source, sink).work)
+
+    def statistics(self) -> EncodeStatistics:
+        return EncodeStatistics(
+            workers_alive=len(self._alive),
+            pids=tuple(worker.pid for worker in self._alive),
+            rows_done=self._rows_done,
+            rows_failed=self._rows_failed,
+            crashes=self._crashes,
+            timeouts=self._timeouts,
+            cpu_s=self._cpu_s,
+        )
+
+    def start_worker(self) -> WorkerProcess:
+        worker = WorkerProcess(self._encoder)
+        self._alive.add(worker)
+        return worker
+
+    def _bury(self, worker: WorkerProcess) -> None:
+        self._alive.discard(worker)
+        worker.close()
+
+    async def lost(self, worker: WorkerProcess, error: WorkerDiedError) -> None:
+        """Bury a worker that failed, and judge whether it makes sense to start another."""
+        self._bury(worker)
+        if error.hung:
+            self._timeouts += 1
+        else:
+            self._crashes += 1
+        if self._rows_done + self._rows_failed == 0:
+            self._early_deaths += 1
+            if self._early_deaths >= DEATHS_BEFORE_ANY_RESULT:
+                raise EncoderBroken(f"no encoder process stays alive: {error}")
+            await anyio.sleep(RESTART_PAUSE_S)
+
+    async def take(self, source: Link[list[Row | Record]], sink: Link[Request | Record]) -> list[Row] | None:
+        """The next batch for a worker, or None when the source has ended. Waits; one slot at a time reads."""
+        async with self._turn:
+            while not self._ready and not self._ended:
+                try:
+                    batch = await source.get()
+                except anyio.EndOfStream:
+                    self._ended = True
+                    break
+                rows = [item for item in batch if isinstance(item, Row)]
+                size = self._config.batch_rows
+                self._ready.extend(rows[at : at + size] for at in range(0, len(rows), size))
+                for item in batch:
+                    if isinstance(item, Record):
+                        await sink.put(item)
+            return self._ready.popleft() if self._ready else None
+
+    def take_nowait(self) -> list[Row] | None:
+        """A batch if one is at hand."""
+        return self._ready.popleft() if self._ready else None
+
+    def count(self, outcomes: Sequence[Request | Record], *, cpu_s: float) -> None:
+        failed = sum(isinstance(outcome, Record) for outcome in outcomes)
+        self._rows_failed += failed
+        self._rows_done += len(outcomes) - failed
+        self._cpu_s += cpu_s
+
+    @property
+    def config(self) -> EncodeConfig:
+        return self._config
+
+
+class _Slot:
+    """One place in the pool: a worker, the batches it holds, and its successor when it dies."""
+
+    def __init__(self, pool: EncoderPool, source: Link[list[Row | Record]], sink: Link[Request | Record]) -> None:
+        self._pool = pool
+        self._source = source
+        self._sink = sink
+        self._held: deque[list[Row]] = deque()
+        """Batches the worker has; it works on the first."""
+        self._again: deque[list[Row]] = deque()
+        """Batches of a dead worker, to be handed over first."""
+        self._tries: dict[int, int] = {}
+        """Rows that have killed a worker, and how often."""
+        self._worker: WorkerProcess | None = None
+        self._cpu_s = 0.0
+
+    async def work(self) -> None:
+        while True:
+            try:
+                if not await self._hand_over():
+                    return
+                await self._collect()
+            except WorkerDiedError as error:
+                await self._recover(error)
+
+    async def _hand_over(self) -> bool:
+        """Give the worker batches, as many as it may hold; False when there is no work left at all."""
+        while len(self._held) < HELD_BATCHES:
+            batch = self._again.popleft() if self._again else self._pool.take_nowait()
+            if batch is None:
+                if self._held:
+                    return True
+                batch = await self._pool.take(self._source, self._sink)
+                if batch is None:
+                    return False
+            payload = pack(batch)
+            if self._held and len(payload) > AHEAD_BYTES:
+                self._again.appendleft(batch)
+                return True
+            if self._worker is None:
+                self._worker, self._cpu_s = self._pool.start_worker(), 0.0
+            self._held.append(batch)
+            await self._worker.send_payload(payload)
+        return True
+
+    async def _collect(self) -> None:
+        """Take one frame of results and send them on."""
+        worker = self._worker
+        if worker is None:
+            return
+        expected = [row for batch in self._held for row in batch]
+        frame = await worker.receive(expected, timeout_s=self._pool.config.row_timeout_s)
+        self._pool.count(frame.outcomes, cpu_s=frame.cpu_s - self._cpu_s)
+        self._cpu_s = frame.cpu_s
+        came = {outcome.row for outcome in frame.outcomes}
+        for batch in self._held:
+            batch[:] = [row for row in batch if row.row not in came]
+        while self._held and not self._held[0]:
+            self._held.popleft()
+        for outcome in frame.outcomes:
+            self._tries.pop(outcome.row, None)
+            await self._sink.put(outcome)
+
+    async def _recover(self, error: WorkerDiedError) -> None:
+        """Bury the worker, find the row it died of, keep the others for the next one."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            raise error
+        current = worker.current_row()
+        await self._pool.lost(worker, error)
+        held = [row for batch in self._held for row in batch]
+        self._held.clear()
+        guilty = next((row for row in held if row.row == current), None)
+        innocent = [row for row in held if row is not guilty]
+        if innocent:
+            self._again.append(innocent)
+        if guilty is None:
+            return
+        self._tries[guilty.row] = self._tries.get(guilty.row, 0) + 1
+        if self._tries[guilty.row] < TRIES:
+            self._again.append([guilty])
+            return
+        del self._tries[guilty.row]
+        message = f"encoding this row {error}, {TRIES} times"
+        failed = Record(row=guilty.row, id=guilty.id, outcome=Failure(kind=FailureKind.POISON_MEDIA, message=message))
+        self._pool.count([failed], cpu_s=0.0)
+        await self._sink.put(failed)

@@ -1,0 +1,91 @@
+"""The seams of the engine. `cli.py` hands in what stands behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine.types import Answer, Record, Reply, Request, Row
+
+
+class Encoder(Protocol):
+    """Turns a row into a request. Picklable; lives in worker processes."""
+
+    def encode(self, row: Row) -> Request:
+        """Build the request, pure but for reading media.
+
+        Raises:
+            RowError: this row cannot be encoded.
+        """
+        ...
+
+
+class Client(Protocol):
+    """Makes one HTTP attempt."""
+
+    async def attempt(self, body: bytes) -> Reply:
+        """Send one body, return its reply.
+
+        Raises:
+            ApiError: the one subclass that fits what went wrong.
+        """
+        ...
+
+
+class Reader(Protocol):
+    """Reads labels out of a reply's text."""
+
+    def read(self, text: str) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkStatistics:
+    """What a sink holds."""
+
+    done: int
+    """Rows with a committed result."""
+    failed: int
+    """Rows whose committed end is a failure."""
+    finished: int
+    """Rows that need no further work: done, or failed and not to be tried again."""
+    pending: int
+    """Records put and not yet committed."""
+    pending_bytes: int
+    duplicates: int
+    """Records dropped because their row had ended already."""
+    salvaged: int
+    """Lines found after the last commit when the folder was opened, and kept."""
+
+
+class Sink(Protocol):
+    """Keeps records. `put` is cheap and holds them in memory; `commit` makes them last."""
+
+    def is_done(self, row: int) -> bool:
+        """Whether this row needs no further work."""
+        ...
+
+    def put(self, record: Record) -> None:
+        """Take a record. A second record for a finished row is dropped and counted."""
+        ...
+
+    def commit(self) -> int:
+        """Make everything put so far survive a crash; blocking, one caller at a time; `put` may go on meanwhile.
+
+        Returns:
+            How many records this commit acknowledged.
+
+        Raises:
+            SinkBroken: they are not safe. Nothing of this commit counts as done.
+        """
+        ...
+
+    def close(self) -> None:
+        """Commit what is left and release the folder."""
+        ...
+
+    @property
+    def learnt(self) -> dict[str, Any]:
+        """What a later life of the run should know, as JSON values; kept with the rows."""
+        ...
+
+    def statistics(self) -> SinkStatistics: ...

@@ -1,0 +1,194 @@
+"""The run. Four stages, three streams, one task group.
+
+    source ──rows──▶ encode ──requests──▶ call ──records──▶ write
+    (a thread)       (processes)          (this loop)       (a thread for the disk)
+
+Each stage ends by closing its stream, and the next one follows. A slower stage fills the stream before it, and so
+slows everything upstream down: memory stays flat however long the input is. A record made early, of a row that
+cannot be read or encoded, passes through the later stages untouched.
+
+The first signal closes the source and lets what is in flight arrive; the second waits for nothing. Either way what
+has arrived is committed. An error that ends the run takes the same path.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+from anyio import to_thread
+
+from engine.call import CallStage
+from engine.config import RunConfig
+from engine.encode import EncoderPool
+from engine.limits import Limits
+from engine.link import Link
+from engine.ports import Client, Reader, Sink
+from engine.source import RowReader
+from engine.stats import CallSnapshot, EncodeSnapshot, Pace, Pressure, Snapshot, Watcher
+from engine.stop import Stop
+from engine.types import Record, Request, Row
+from engine.write import WriteStage
+
+ROW_BATCHES = 4
+"""Between source and encode: one batch ahead per worker of a small machine; reading is far faster than encoding."""
+READY_REQUESTS = 16
+"""Between encode and call: enough to never leave a free slot waiting, few enough to hold little memory."""
+ENDED_RECORDS = 256
+"""Between call and write: records are small, and a commit may take a moment."""
+SNAPSHOT_S = 1.0
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What stands behind the seams of one run."""
+
+    pool: EncoderPool
+    client: Client
+    reader: Reader
+    sink: Sink
+    watchers: Sequence[Watcher] = ()
+    rng: random.Random
+
+
+class Run:
+    """One life of a run. `await main()` once."""
+
+    def __init__(self, config: RunConfig, parts: Parts) -> None:
+        self._config = config
+        self._parts = parts
+        self.stop = Stop(drain_s=config.write.drain_s)
+        self._limits = Limits(config.limits, now=anyio.current_time())
+        self._call = CallStage(
+            config, client=parts.client, reader=parts.reader, limits=self._limits, stop=self.stop, rng=parts.rng
+        )
+        self._write = WriteStage(sink=parts.sink, write=config.write, brake=config.brake, stop=self.stop)
+        self._rows = Link[list[Row | Record]](ROW_BATCHES)
+        self._requests = Link[Request | Record](READY_REQUESTS)
+        self._records = Link[Record](ENDED_RECORDS)
+        self._pace, self._pressure = Pace(), Pressure()
+        self._started_s = anyio.current_time()
+        self._done_before = parts.sink.statistics().finished
+        self._reader: RowReader | None = None
+
+    async def main(self) -> Snapshot:
+        """Work until the input is done or the run is asked to stop.
+
+        Returns:
+            The last snapshot; `stopping` says what ended the run early.
+
+        Raises:
+            RunError: the run ended early for a reason that is no signal. Everything acknowledged is safe.
+        """
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch)
+            group.start_soon(self._obey_signals)
+            group.start_soon(self._wake_on_stop)
+            async with anyio.create_task_group() as stages:
+                stages.start_soon(self._feed)
+                stages.start_soon(self._call.run, self._requests, self._records)
+                stages.start_soon(self._write.run, self._records)
+            group.cancel_scope.cancel()
+        if self.stop.error is not None:
+            raise self.stop.error
+        return self.snapshot()
+
+    def snapshot(self) -> Snapshot:
+        """The run at this moment."""
+        now = anyio.current_time()
+        written, calls = self._write.counters, self._call.counters
+        pool = self._parts.pool.statistics()
+        links = {
+            "source-encode": self._rows.statistics(),
+            "encode-call": self._requests.statistics(),
+            "call-write": self._records.statistics(),
+        }
+        pace = self._pace.rows_per_s(written.ended)
+        total, known = self._reader.rows_total() if self._reader else (0, False)
+        left = max(0, total - self._done_before - written.ended)
+        return Snapshot(
+            elapsed_s=now - self._started_s,
+            rows_total=total,
+            rows_known=known,
+            done_before=self._done_before,
+            ended=written.ended,
+            failed=written.failed,
+            truncated=written.truncated,
+            unlabelled=written.unlabelled,
+            rows_per_s=pace,
+            eta_s=left / pace if pace > 0 else None,
+            usage=written.usage,
+            cost_usd=written.cost_usd,
+            unpriced_rows=written.unpriced,
+            unknown_calls=written.unknown_calls,
+            failures={str(kind): count for kind, count in self._write.brake.by_kind.items()},
+            examples={str(kind): message for kind, message in self._write.brake.examples.items()},
+            degraded=dict(written.degraded),
+            limits=self._limits.statistics(now),
+            encode=EncodeSnapshot(
+                workers=pool.workers_alive, crashes=pool.crashes, timeouts=pool.timeouts, cpu_s=pool.cpu_s
+            ),
+            call=CallSnapshot(
+                calls=calls.calls,
+                retries=calls.retries,
+                rate_limited=calls.rate_limited,
+                server_errors=calls.server_errors,
+                network_errors=calls.network_errors,
+                grown=calls.truncated,
+                unfinished=calls.unfinished,
+                mean_latency_s=calls.latency_s / calls.answered if calls.answered else None,
+            ),
+            sink=self._parts.sink.statistics(),
+            links=links,
+            bottleneck=self._pressure.bottleneck(links),
+            commit_s=written.commit_s,
+            stopping=self.stop.reason,
+        )
+
+    async def _feed(self) -> None:
+        """Source and encoders; a stop cancels them at once, since nothing they hold has been paid for."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cancel_on_stop, group.cancel_scope)
+            async with anyio.create_task_group() as feeding:
+                feeding.start_soon(self._read)
+                feeding.start_soon(self._encode)
+            group.cancel_scope.cancel()
+
+    async def _read(self) -> None:
+        async with self._rows.producing():
+            with RowReader(self._config.source, is_done=self._parts.sink.is_done) as reader:
+                self._reader = reader
+                while batch := await to_thread.run_sync(reader.next_batch):
+                    await self._rows.put(batch)
+                self._parts.sink.learnt["rows_total"] = reader.rows_total()[0]
+
+    async def _encode(self) -> None:
+        await self._parts.pool.encode_stage(self._rows, self._requests)
+
+    async def _cancel_on_stop(self, scope: anyio.CancelScope) -> None:
+        await self.stop.wait()
+        scope.cancel()
+
+    async def _wake_on_stop(self) -> None:
+        await self.stop.wait()
+        self._call.wake()
+
+    async def _obey_signals(self) -> None:
+        with anyio.open_signal_receiver(*STOP_SIGNALS) as received:
+            async for number in received:
+                self.stop.ask(signal.Signals(number).name)
+
+    async def _watch(self) -> None:
+        while True:
+            await anyio.sleep(SNAPSHOT_S)
+            self.show()
+
+    def show(self) -> None:
+        """Hand the present snapshot to every watcher."""
+        snapshot = self.snapshot()
+        for watcher in self._parts.watchers:
+            watcher.show(snapshot)

@@ -1,0 +1,27 @@
+"""A value that does not show itself."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+
+class Secret:
+    """An API key. Prints as `***`, cannot be pickled, is read only where a header is made."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def redact(self, text: str) -> str:
+        """The text without the key, should a server or an error echo it."""
+        return text.replace(self._value, "***") if self._value else text
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled")

@@ -1,0 +1,246 @@
+"""Stage 1: the input file as rows, lazily.
+
+A row is its ordinal among the data records of the file, good and bad alike; ids are data and stay to the letter.
+A record that cannot be a row becomes a failure that names its line. Memory holds one batch, whatever the file's size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from engine.errors import ConfigError, InputError
+from engine.readers import Cells, Table, open_table
+from engine.types import Failure, FailureKind, Record, Row
+
+CHUNK_BYTES = 64 << 20
+"""The input is digested in pieces of this size, so that an appended file can be told from an edited one."""
+READ_BYTES = 1 << 20
+BATCH_ROWS = 256
+"""One hop to the reading thread serves so many rows."""
+
+ID_ALIASES = ("meta_id", "id", "tt_video_id", "yt_video_id", "video_id")
+DESCRIPTION_ALIASES = ("meta_desc", "description", "processed_desc")
+EMBEDDED_TEXT_ALIASES = ("embedded_text", "stickersonitem_stickertext")
+VIDEO_ALIASES = ("video",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig:
+    """Which file, which of its columns, which part of it."""
+
+    path: Path
+    id_column: str | None = None
+    """None takes the first of `ID_ALIASES` there is; likewise below."""
+    transcript_column: str | None = None
+    description_column: str | None = None
+    embedded_text_column: str | None = None
+    video_column: str | None = None
+    skip: int = 0
+    """Records left out at the beginning; they keep their ordinals."""
+    limit: int = 0
+    """Records taken at most; 0 takes all."""
+
+    def __post_init__(self) -> None:
+        if self.skip < 0 or self.limit < 0:
+            raise ConfigError("--skip and --limit must not be negative")
+
+
+def describe_input(config: SourceConfig) -> dict[str, object]:
+    """What makes this input this input, as JSON values: size, header, chosen columns, SHA-256 per 64 MiB.
+
+    Raises:
+        ConfigError: the file is missing, not a regular file, not readable, or of an unknown kind.
+        InputError: it is empty, not the format its name says, or has no id column.
+    """
+    path = config.path
+    _check_file(path)
+    with open_table(path) as table:
+        columns = _columns(config, table)
+        header = list(table.header)
+    digests = []
+    with path.open("rb", buffering=0) as file:
+        while digest := _digest_chunk(file.fileno()):
+            digests.append(digest)
+    return {
+        "path": str(path.resolve()),
+        "size_bytes": path.stat().st_size,
+        "header": header,
+        "columns": {role: header[at] for role, at in columns.items()},
+        "sha256_per_64_mib": digests,
+    }
+
+
+class RowReader:
+    """The rows that are not done, in batches. A context manager that holds the file open.
+
+    Args:
+        config: which file and which part of it.
+        is_done: whether a row, by its ordinal, is to be left out.
+        batch_size: rows a batch at most.
+
+    Raises:
+        ConfigError, InputError: as `describe_input`; InputError also when a compressed file breaks off.
+    """
+
+    def __init__(self, config: SourceConfig, *, is_done: Callable[[int], bool], batch_size: int = BATCH_ROWS) -> None:
+        self._config = config
+        self._is_done = is_done
+        self._batch_size = batch_size
+        self._covered = 0
+        self._ended = False
+        _check_file(config.path)
+        self._opened = open_table(config.path)
+        self._table = self._opened.__enter__()
+        try:
+            self._columns = _columns(config, self._table)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def next_batch(self) -> list[Row | Record]:
+        """The next rows; an empty list at the end. Blocking."""
+        config, table = self._config, self._table
+        end = config.skip + config.limit if config.limit else math.inf
+        batch: list[Row | Record] = []
+        while len(batch) < self._batch_size and not self._ended:
+            ordinal = table.passed
+            record = next(table.records, None) if ordinal < end else None
+            if record is None:
+                self._ended = True
+                break
+            table.passed = ordinal + 1
+            if ordinal < config.skip:
+                continue
+            self._covered += 1
+            if not self._is_done(ordinal):
+                batch.append(_row(ordinal, record, self._columns, table))
+        return batch
+
+    def rows_total(self) -> tuple[int, bool]:
+        """How many rows the run covers, and whether that is known; until the end it is judged by the bytes read."""
+        if self._ended:
+            return self._covered, True
+        config, share = self._config, self._table.share_read()
+        guess = math.ceil(self._table.passed / share) - config.skip if share > 0 else 0
+        return max(self._covered, min(guess, config.limit or guess)), False
+
+    def close(self) -> None:
+        self._opened.__exit__(None, None, None)
+
+
+def _columns(config: SourceConfig, table: Table) -> dict[str, int]:
+    columns = choose_columns(config, table.header)
+    name = table.header[columns["id"]]
+    if name in table.float_columns:
+        raise InputError(f"{config.path} holds the ids of {name!r} as floats, which lose digits; store them as strings")
+    return columns
+
+
+def choose_columns(config: SourceConfig, header: tuple[str, ...]) -> dict[str, int]:
+    """Where each role is found in the header, by the flags, else by the aliases.
+
+    Raises:
+        ConfigError: a flag names a column there is not.
+        InputError: there is no id column, or two of a name that was chosen.
+    """
+    names = [name.strip().casefold() for name in header]
+
+    def first(aliases: tuple[str, ...]) -> int | None:
+        return next((names.index(alias) for alias in aliases if alias in names), None)
+
+    transcripts = [at for at, name in enumerate(names) if "transcript" in name or "subtitle" in name]
+    described = first(DESCRIPTION_ALIASES)
+    if described is None:
+        described = next((at for at, name in enumerate(names) if "desc" in name and at not in transcripts), None)
+    found = {
+        "id": first(ID_ALIASES),
+        "transcript": transcripts[-1] if transcripts else None,
+        "description": described,
+        "embedded_text": first(EMBEDDED_TEXT_ALIASES),
+        "video": first(VIDEO_ALIASES),
+    }
+    asked = {
+        "id": config.id_column,
+        "transcript": config.transcript_column,
+        "description": config.description_column,
+        "embedded_text": config.embedded_text_column,
+        "video": config.video_column,
+    }
+    for role, name in asked.items():
+        if name is not None:
+            found[role] = _named(role, name, names, header)
+    if found["id"] is None:
+        raise InputError(
+            f"{config.path} has no id column (looked for {', '.join(ID_ALIASES)}; it has {', '.join(header)}). "
+            "Name it with --id-column"
+        )
+    chosen = {role: at for role, at in found.items() if at is not None}
+    for at in chosen.values():
+        if names.count(names[at]) > 1:
+            raise InputError(f"{config.path} has more than one column named {header[at]!r}")
+    return chosen
+
+
+def _named(role: str, name: str, names: list[str], header: tuple[str, ...]) -> int:
+    try:
+        return names.index(name.strip().casefold())
+    except ValueError:
+        flag = "--" + role.replace("_", "-") + "-column"
+        raise ConfigError(f"{flag} {name}: no such column; there are {', '.join(header)}") from None
+
+
+def _row(ordinal: int, cells: Cells | str, columns: Mapping[str, int], table: Table) -> Row | Record:
+    """One record as a row, or as the failure that says where and why it is none."""
+    if isinstance(cells, str):
+        return _bad(ordinal, "", cells)
+    identity = cells[columns["id"]]
+    if not identity:
+        return _bad(ordinal, "", f"{table.place()}: the id is empty")
+    fields: dict[str, str] = {}
+    for role, at in columns.items():
+        value = cells[at]
+        if role != "id" and value is not None:
+            fields[role] = value
+    return Row(row=ordinal, id=identity, fields=fields)
+
+
+def _bad(ordinal: int, identity: str, message: str) -> Record:
+    return Record(row=ordinal, id=identity, outcome=Failure(kind=FailureKind.BAD_ROW, message=message))
+
+
+def _check_file(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise ConfigError(f"--input {path}: no such file") from None
+    except OSError as error:
+        raise ConfigError(f"--input {path}: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise ConfigError(f"--input {path} is not a regular file; give a .csv, .tsv, .parquet or .jsonl file")
+    if not os.access(path, os.R_OK):
+        raise ConfigError(f"--input {path}: permission denied")
+
+
+def _digest_chunk(fd: int) -> str:
+    """SHA-256 of the next 64 MiB of the file, or an empty string at its end."""
+    digest, left = hashlib.sha256(), CHUNK_BYTES
+    while left and (piece := os.read(fd, min(READ_BYTES, left))):
+        digest.update(piece)
+        left -= len(piece)
+    return digest.hexdigest() if left < CHUNK_BYTES else ""

@@ -1,0 +1,58 @@
+"""How a run is asked to end early, and how the stages learn of it."""
+
+from __future__ import annotations
+
+import math
+
+import anyio
+
+from engine.errors import RunError
+
+
+class Stop:
+    """Asked once, a run sends nothing new and waits for what is in flight; asked again, it waits no longer.
+
+    Args:
+        drain_s: how long answers in flight are waited for after the first request.
+    """
+
+    def __init__(self, *, drain_s: float) -> None:
+        self._drain_s = drain_s
+        self._event = anyio.Event()
+        self._scopes: list[anyio.CancelScope] = []
+        self._deadline = math.inf
+        self.reason: str | None = None
+        """What asked first, for the closing message; None while the run goes on."""
+        self.error: RunError | None = None
+        """The error the run ends with, if it was an error that asked."""
+
+    @property
+    def asked(self) -> bool:
+        return self.reason is not None
+
+    def ask(self, reason: str, *, error: RunError | None = None) -> None:
+        """Ask for an orderly end; the second time, for an immediate one."""
+        now = anyio.current_time()
+        if self.reason is None:
+            self.reason, self.error = reason, error
+            self._deadline = now + self._drain_s
+        elif error is None:
+            self._deadline = now
+        for scope in self._scopes:
+            scope.deadline = min(scope.deadline, self._deadline)
+        self._event.set()
+
+    def bounded(self) -> anyio.CancelScope:
+        """A scope that is cancelled once the drain is over."""
+        scope = anyio.CancelScope(deadline=self._deadline)
+        self._scopes.append(scope)
+        return scope
+
+    async def wait(self) -> None:
+        """Return when the run is asked to stop."""
+        await self._event.wait()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but no longer than until the run is asked to stop."""
+        with anyio.move_on_after(seconds):
+            await self._event.wait()

@@ -1,0 +1,111 @@
+"""Stage 4: records into the sink, made safe in groups, counted, and judged by the brake."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import anyio
+from anyio import to_thread
+
+from engine.brake import Brake
+from engine.config import BrakeConfig, WriteConfig
+from engine.link import Link
+from engine.ports import Sink
+from engine.stop import Stop
+from engine.types import Failure, Record, Usage
+
+LOOK_EVERY = 64
+"""Records between two looks at how much waits for the disk."""
+
+
+@dataclass(slots=True)
+class WriteCounters:
+    """Rows that ended in this life of the run; read by `stats.py`."""
+
+    ended: int = 0
+    failed: int = 0
+    truncated: int = 0
+    unlabelled: int = 0
+    """Results whose text could not be read as labels."""
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float = 0.0
+    unpriced: int = 0
+    """Rows whose cost is unknown."""
+    unknown_calls: int = 0
+    degraded: Counter[str] = field(default_factory=Counter)
+    commits: int = 0
+    commit_s: float = 0.0
+
+
+class WriteStage:
+    """Takes records to the sink. The only shielded work of a run is its last commit."""
+
+    def __init__(self, *, sink: Sink, write: WriteConfig, brake: BrakeConfig, stop: Stop) -> None:
+        self._sink = sink
+        self._config = write
+        self._stop = stop
+        self._due = anyio.Event()
+        self._committed = anyio.Event()
+        self.brake = Brake(brake)
+        self.counters = WriteCounters()
+
+    async def run(self, source: Link[Record]) -> None:
+        """Write until the source ends; what was put is committed even if the run is cancelled."""
+        async with source.consuming(), anyio.create_task_group() as group:
+            group.start_soon(self._commit_regularly)
+            try:
+                await self._take(source)
+            finally:
+                group.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await self._commit()
+
+    async def _take(self, source: Link[Record]) -> None:
+        config, counters = self._config, self.counters
+        async for record in source:
+            self._sink.put(record)
+            self._count(record)
+            if (error := self.brake.judge(record)) is not None and not self._stop.asked:
+                self._stop.ask(str(error), error=error)
+            if counters.ended % LOOK_EVERY == 0:
+                held = self._sink.statistics()
+                if held.pending >= config.commit_records:
+                    self._due.set()
+                while held.pending_bytes > config.max_pending_bytes:
+                    self._due.set()
+                    await self._committed.wait()
+                    held = self._sink.statistics()
+
+    async def _commit_regularly(self) -> None:
+        while True:
+            with anyio.move_on_after(self._config.commit_interval_s):
+                await self._due.wait()
+            self._due = anyio.Event()
+            with anyio.CancelScope(shield=True):
+                await self._commit()
+
+    async def _commit(self) -> None:
+        started = anyio.current_time()
+        await to_thread.run_sync(self._sink.commit)
+        self.counters.commits += 1
+        self.counters.commit_s += anyio.current_time() - started
+        self._committed.set()
+        self._committed = anyio.Event()
+
+    def _count(self, record: Record) -> None:
+        counters = self.counters
+        counters.ended += 1
+        counters.truncated += record.truncated
+        counters.unknown_calls += record.unknown_calls
+        counters.degraded.update(code.partition(":")[0] for code in record.degraded)
+        if isinstance(record.outcome, Failure):
+            counters.failed += 1
+        elif record.answer is not None and record.answer.error is not None:
+            counters.unlabelled += 1
+        if record.usage is not None:
+            counters.usage += record.usage
+        if record.cost_usd is None:
+            counters.unpriced += 1
+        else:
+            counters.cost_usd += record.cost_usd

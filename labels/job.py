@@ -1,0 +1,135 @@
+"""The labelling job: a run with a chat encoder and a reader of labels, shown while it lasts and reported at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import random
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+import uvloop
+
+from encoders.chat import ChatEncoder
+from engine.client import HttpClient
+from engine.config import RunConfig, manifest_of
+from engine.console import Panel, PlainLines
+from engine.encode import EncoderPool
+from engine.errors import ConfigError
+from engine.ports import Reader
+from engine.report import EventsFile, write_report
+from engine.run import Parts, Run
+from engine.source import describe_input
+from engine.stats import Snapshot, Watcher
+from labels.codebook import Codebook, load_codebook
+from labels.reading import CodebookReader, TextReader
+from sinks.shards import ShardSink
+
+REPORTED_LIBRARIES = ("aiohttp", "orjson", "pillow", "uvloop")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """What is asked and how answers are read."""
+
+    system_prompt: str
+    reader: Reader
+    codebook: Codebook | None
+    recipe: dict[str, object]
+    """What of the questions a resume must match."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One labelling job, as its user asked for it."""
+
+    settings: RunConfig
+    encoder: ChatEncoder
+    reader: Reader
+    out: Path
+    shards: int
+    resume: bool
+    retry_failed: bool
+
+
+def ask_by_codebook(name: str) -> Questions:
+    """The questions of a shipped codebook or a TOML file.
+
+    Raises:
+        ConfigError: there is no such codebook, or it is wrong.
+    """
+    book = load_codebook(name)
+    return Questions(
+        system_prompt=book.system_prompt(),
+        reader=CodebookReader(codebook=book),
+        codebook=book,
+        recipe={"codebook": book.name, "codebook_digest": book.digest},
+    )
+
+
+def ask_by_prompt(path: Path) -> Questions:
+    """A prompt of the user's own; answers are kept as text.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--system-prompt {path}: {error}") from error
+    return Questions(system_prompt=text, reader=TextReader(), codebook=None, recipe={"codebook": None})
+
+
+def run_job(job: Job, *, say: Callable[[str], None]) -> Snapshot:
+    """Do the job, or go on with it.
+
+    Returns:
+        The last snapshot, taken after the last commit.
+
+    Raises:
+        ConfigError, RunError: as the parts say. Everything acknowledged is safe.
+    """
+    manifest = manifest_of(job.settings, input_identity=describe_input(job.settings.source)) | {"versions": _versions()}
+    with ShardSink.open(
+        job.out, manifest=manifest, shards=job.shards, resume=job.resume, retry_failed=job.retry_failed
+    ) as sink:
+        for note in sink.notes:
+            say(note)
+        return on_loop(_life(job, sink))
+
+
+async def _life(job: Job, sink: ShardSink) -> Snapshot:
+    """One life of the run."""
+    with ExitStack() as shown:
+        watchers: list[Watcher] = [shown.enter_context(EventsFile(job.out / "events.jsonl"))]
+        if sys.stderr.isatty():
+            title = f"{job.settings.api.model} → {job.out}"
+            watchers.append(shown.enter_context(Panel(sys.stderr, title=title)))
+        else:
+            watchers.append(PlainLines(sys.stderr))
+        async with HttpClient(job.settings.api) as client, EncoderPool(job.encoder, job.settings.encode) as pool:
+            parts = Parts(
+                pool=pool, client=client, reader=job.reader, sink=sink, watchers=watchers, rng=random.Random()
+            )
+            life = Run(job.settings, parts)
+            try:
+                return await life.main()
+            finally:
+                write_report(job.out / "report.json", life.snapshot(), about={"model": job.settings.api.model})
+
+
+def on_loop(main: Coroutine[object, object, T]) -> T:
+    """Run a coroutine on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in REPORTED_LIBRARIES}

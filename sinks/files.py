@@ -1,0 +1,90 @@
+"""The few calls through which a run folder is written, so that tests can stand between the sink and the disk."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+FILE_MODE, FOLDER_MODE = 0o600, 0o700
+_ALWAYS = os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Files:
+    """The operating system's files. Every method raises OSError as the system does."""
+
+    def make_folder(self, path: Path) -> None:
+        with suppress(FileExistsError):
+            path.mkdir(mode=FOLDER_MODE)
+
+    def open_append(self, path: Path) -> int:
+        """A descriptor that writes at the end; the file is created if missing."""
+        return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _ALWAYS, FILE_MODE)
+
+    def open_new(self, path: Path) -> int:
+        """A descriptor of an empty file, whatever stood there."""
+        with suppress(FileNotFoundError):
+            path.unlink()
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _ALWAYS, FILE_MODE)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        return os.write(fd, data)
+
+    def sync_data(self, fd: int) -> None:
+        """The bytes, and the size they imply, are on the disk."""
+        getattr(os, "fdatasync", os.fsync)(fd)
+
+    def sync_folder(self, path: Path) -> None:
+        """The names in the folder are on the disk."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _ALWAYS)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def rename(self, old: Path, new: Path) -> None:
+        old.replace(new)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def size(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def read(self, fd: int, size: int, offset: int) -> bytes:
+        return os.pread(fd, size, offset)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+
+OS_FILES = Files()
+
+
+def write_all(files: Files, fd: int, data: bytes) -> None:
+    """Write every byte, however few the system takes at a time."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[files.write(fd, rest) :]
+
+
+def read_all(files: Files, fd: int, start: int, end: int) -> bytes:
+    """The bytes from `start` up to `end`, or to the end of the file if that comes first."""
+    parts = []
+    while start < end and (part := files.read(fd, end - start, start)):
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)
+
+
+def replace_file(files: Files, path: Path, data: bytes) -> None:
+    """Put `data` at `path`, so that after any crash there is the old file or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    fd = files.open_new(partial)
+    try:
+        write_all(files, fd, data)
+        files.sync_data(fd)
+    finally:
+        files.close(fd)
+    files.rename(partial, path)
+    files.sync_folder(path.parent)

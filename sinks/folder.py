@@ -1,0 +1,143 @@
+"""The run folder itself: who may write in it, and which run it holds."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from engine.errors import ConfigError, FolderInUse, ResumeMismatch, SinkBroken
+from sinks.files import FILE_MODE, FOLDER_MODE, Files, replace_file
+
+FORMAT = 1
+MANIFEST, LOCK = "run.json", "run.lock"
+RESULTS, FAILURES, CHECKPOINT, QUARANTINE = "results", "failures", "checkpoint", "quarantine"
+FOLDERS = (RESULTS, FAILURES, CHECKPOINT, QUARANTINE)
+INFORMATIVE = frozenset({"path"})
+"""Fields of the input that may differ: a moved file is the same input."""
+
+
+class FolderLock:
+    """The kernel's lock on `run.lock`: gone with the process that holds it, however that ends."""
+
+    def __init__(self, out: Path) -> None:
+        path = out / LOCK
+        try:
+            out.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+        except OSError as error:
+            raise FolderInUse(f"the run folder {out} cannot be created or written: {error.strerror}") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(self._fd)
+            os.close(self._fd)
+            raise FolderInUse(f"the run folder {out} is in use by {holder}; wait for it or stop it first") from None
+        except OSError as error:
+            os.close(self._fd)
+            raise FolderInUse(
+                f"the file system of {out} has no locks ({error.strerror}); put --out on a local disk"
+            ) from error
+        said = {"pid": os.getpid(), "host": socket.gethostname(), "started": _now()}
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, orjson.dumps(said), 0)
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def read_manifest(out: Path) -> dict[str, Any]:
+    """What `run.json` says.
+
+    Raises:
+        ConfigError: the folder holds no run.
+        SinkBroken: the file is damaged.
+    """
+    try:
+        data = (out / MANIFEST).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{out} holds no run ({MANIFEST}: {error.strerror})") from error
+    try:
+        said = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise SinkBroken(f"{out / MANIFEST} is damaged: {error}") from error
+    if not isinstance(said, dict) or not isinstance(said.get("shards"), int):
+        raise SinkBroken(f"{out / MANIFEST} is damaged: it names no shards")
+    return said
+
+
+def start_folder(out: Path, manifest: Mapping[str, object], *, shards: int, files: Files) -> None:
+    """Make a folder a run's: its subfolders, then its manifest, which is what makes it one."""
+    known = {LOCK, MANIFEST + ".partial", *FOLDERS}
+    foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in known)
+    filled = [name for name in FOLDERS if (out / name).is_dir() and any((out / name).iterdir())]
+    if foreign or filled:
+        raise FolderInUse(
+            f"{out} is not empty ({', '.join((foreign + filled)[:3])}) and holds no run; take another --out"
+        )
+    try:
+        for name in FOLDERS:
+            files.make_folder(out / name)
+        said = dict(manifest) | {"format": FORMAT, "shards": shards, "created": _now()}
+        replace_file(files, out / MANIFEST, orjson.dumps(said, option=orjson.OPT_INDENT_2))
+        files.sync_folder(out.parent)
+    except OSError as error:
+        raise FolderInUse(f"the run folder {out} cannot be written: {error.strerror}") from error
+
+
+def check_same_run(out: Path, stored: Mapping[str, Any], manifest: Mapping[str, object]) -> None:
+    """Refuse to go on with a run whose input or settings differ.
+
+    Raises:
+        ResumeMismatch: names every field that differs.
+    """
+    if stored.get("format", 0) > FORMAT:
+        raise ResumeMismatch(f"{out} was written by a newer version of Reelbatch; use that one")
+    # Through JSON once, so that tuples and enums compare as what the file holds.
+    wanted = orjson.loads(orjson.dumps(dict(manifest)))
+    differences = [
+        f"  {name}: the run has {_short(old)}, now it is {_short(new)}"
+        for part in ("input", "settings")
+        for name, old, new in _differences(part, stored.get(part), wanted.get(part))
+    ]
+    if differences:
+        raise ResumeMismatch(
+            f"{out} holds a run with other settings or another input:\n"
+            + "\n".join(differences)
+            + "\nNothing was changed. Go on with the old values, or start a new run with another --out"
+        )
+
+
+def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            if key not in INFORMATIVE:
+                yield from _differences(f"{name}.{key}", old.get(key), new.get(key))
+    elif old != new:
+        yield name, old, new
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 120 else text[:117] + "..."  # noqa: PLR2004 - one line of a terminal
+
+
+def _holder(fd: int) -> str:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        said = orjson.loads(os.pread(fd, 4096, 0))
+        return f"process {said['pid']} on {said['host']} since {said['started']}"
+    return "another process"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

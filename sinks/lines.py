@@ -1,0 +1,122 @@
+"""Record to one JSON line, and back as far as recovery needs. The order of keys is part of the format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from engine.types import Failure, MediaNote, Record, Usage
+
+MAX_MESSAGE_CHARS = 2000
+RESULT_KEYS = [
+    "row",
+    "meta_id",
+    "raw",
+    "labels",
+    "label_error",
+    "finish_reason",
+    "truncated",
+    "attempt",
+    "max_tokens_used",
+    "latency_s",
+    "model",
+    "usage",
+    "cost_usd",
+    "frames",
+    "degraded",
+    "request_id",
+]
+FAILURE_KEYS = ["row", "meta_id", "kind", "status", "message", "attempt", "usage"]
+
+
+def line_of(record: Record) -> bytes:
+    """The line of a record, newline included: for `results/` if it has a reply, else for `failures/`."""
+    said = _failure(record, record.outcome) if isinstance(record.outcome, Failure) else _result(record)
+    try:
+        return orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_replaced(said), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def row_of(line: bytes, *, keys: list[str]) -> int | None:
+    """The row of a whole, valid line of ours, or None."""
+    if not line.endswith(b"}\n"):
+        return None
+    try:
+        said = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(said, dict) or list(said) != keys:
+        return None
+    row = said["row"]
+    return row if type(row) is int and row >= 0 else None
+
+
+def _result(record: Record) -> dict[str, Any]:
+    reply, answer = record.outcome, record.answer
+    assert not isinstance(reply, Failure)
+    return {
+        "row": record.row,
+        "meta_id": record.id,
+        "raw": reply.text,
+        "labels": answer.labels if answer else None,
+        "label_error": answer.error if answer else None,
+        "finish_reason": reply.finish_reason,
+        "truncated": record.truncated,
+        "attempt": record.attempts,
+        "max_tokens_used": record.max_tokens_used,
+        "latency_s": round(reply.latency_s, 3),
+        "model": reply.model,
+        "usage": _usage(record.usage),
+        "cost_usd": record.cost_usd,
+        "frames": [_frame(note) for note in record.media],
+        "degraded": list(record.degraded) or None,
+        "request_id": reply.request_id,
+    }
+
+
+def _failure(record: Record, failure: Failure) -> dict[str, Any]:
+    return {
+        "row": record.row,
+        "meta_id": record.id,
+        "kind": str(failure.kind),
+        "status": failure.status,
+        "message": failure.message[:MAX_MESSAGE_CHARS],
+        "attempt": record.attempts,
+        "usage": _usage(record.usage),
+    }
+
+
+def _usage(usage: Usage | None) -> dict[str, int] | None:
+    if usage is None:
+        return None
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": usage.cached_tokens,
+    }
+
+
+def _frame(note: MediaNote) -> dict[str, Any]:
+    return {
+        "index": note.index,
+        "time_s": note.time_s,
+        "digest": note.digest,
+        "width": note.width,
+        "height": note.height,
+        "tokens": note.tokens,
+    }
+
+
+def _replaced(value: Any) -> Any:
+    """The value with what JSON cannot hold replaced: lone surrogates, integers beyond 64 bits."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_replaced(str(key)): _replaced(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(item) for item in value]
+    if type(value) is int and not -(1 << 63) <= value < 1 << 64:
+        return float(value) if abs(value) < 1 << 1000 else None
+    return value

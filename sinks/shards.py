@@ -1,0 +1,277 @@
+"""The sink of a run: one line a row, in shards, made safe in groups.
+
+`put` makes the line and keeps it. `commit` writes the lines of all dirty shards, syncs those files (in threads: a disk
+syncs many as fast as one), appends one record to the commit log, syncs that, and only then counts the rows as done. A
+file that failed to sync is never trusted again: the kernel forgets the bytes and a second sync would claim success.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from engine.errors import FolderInUse, SinkBroken
+from engine.ports import SinkStatistics
+from engine.types import Failure, Record
+from sinks.checkpoint import Checkpoint, Commit, State, crc32c
+from sinks.files import OS_FILES, Files, write_all
+from sinks.folder import (
+    CHECKPOINT,
+    FAILURES,
+    MANIFEST,
+    RESULTS,
+    FolderLock,
+    check_same_run,
+    read_manifest,
+    start_folder,
+)
+from sinks.lines import line_of
+from sinks.recovery import Recovered, Recovery, end_row, shard_name
+from sinks.rows import RowSet
+
+SNAPSHOT_EVERY_S = 30.0
+"""What a recovery has to read is at most so long a piece of the run."""
+SYNC_THREADS = 16
+"""Sixty-four files synced by sixteen threads take a quarter of the time one thread takes; more gain nothing."""
+RECORD_BYTES_BESIDE_LINE = 200
+"""What a pending record costs besides its line; keeps the memory bound honest for short answers."""
+
+
+class _Batch:
+    """Lines that wait for a commit."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, list[bytes]] = defaultdict(list)
+        self.rows: list[tuple[int, bool]] = []
+        """Row, and whether its line is a failure."""
+        self.n_bytes = 0
+
+
+class ShardSink:
+    """Owns an open run folder. A context manager; `open` makes one."""
+
+    def __init__(self, out: Path, lock: FolderLock, files: Files, *, shards: int, clock: Callable[[], float]) -> None:
+        self._out = out
+        self._lock = lock
+        self._files = files
+        self._clock = clock
+        self.shards = shards
+        self._checkpoint = Checkpoint(out / CHECKPOINT, files)
+        self._state = State()
+        self._open: dict[str, int] = {}
+        self._batch = _Batch()
+        self._in_commit = 0
+        self._swap = threading.Lock()
+        self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="sync")
+        self._results, self._failures = RowSet(), RowSet()
+        self._again = RowSet()
+        """Failed rows that may end anew in this life."""
+        self._duplicates = self._salvaged = 0
+        self._snapshot_s = clock()
+        self._broken: str | None = None
+        self.notes: list[str] = []
+        """What recovery did, in sentences."""
+
+    @classmethod
+    def open(  # noqa: PLR0913 - the lead parameters of a folder; grouping them would only move the list
+        cls,
+        out: Path,
+        *,
+        manifest: Mapping[str, object],
+        shards: int,
+        resume: bool,
+        retry_failed: bool = False,
+        files: Files = OS_FILES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> ShardSink:
+        """Start a run in a folder, or go on with the one it holds.
+
+        Args:
+            out: the folder; created if missing.
+            manifest: what `run.json` shall say; its `input` and `settings` must match on a resume.
+            shards: files a kind; on a resume the stored number wins.
+            resume: whether a run that is there may be continued.
+            retry_failed: whether rows in `failures/` count as not done.
+            files: how the disk is reached.
+            clock: monotonic seconds, by which snapshots are due.
+
+        Raises:
+            FolderInUse: another process has it, it holds a run and `resume` is off, or it cannot be written.
+            ResumeMismatch: it holds another run.
+            SinkBroken: committed bytes are missing or damaged.
+        """
+        lock = FolderLock(out)
+        try:
+            if (out / MANIFEST).exists():
+                shards = _continue(out, manifest, resume=resume)
+            else:
+                start_folder(out, manifest, shards=shards, files=files)
+            sink = cls(out, lock, files, shards=shards, clock=clock)
+            sink._recover(retry_failed=retry_failed)
+        except BaseException:
+            lock.release()
+            raise
+        return sink
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def is_done(self, row: int) -> bool:
+        """Whether the row has a line that stands; a failure does unless it is to be tried again."""
+        return row in self._results or (row in self._failures and row not in self._again)
+
+    def put(self, record: Record) -> None:
+        """Keep a record for the next commit.
+
+        Raises:
+            SinkBroken: an earlier commit failed.
+        """
+        self._check()
+        failed = isinstance(record.outcome, Failure)
+        if record.row in self._results or (failed and self.is_done(record.row)):
+            self._duplicates += 1
+            return
+        line = line_of(record)
+        with self._swap:
+            batch = self._batch
+            batch.lines[shard_name(FAILURES if failed else RESULTS, record.row % self.shards)].append(line)
+            batch.rows.append((record.row, failed))
+            batch.n_bytes += len(line) + RECORD_BYTES_BESIDE_LINE
+            self._again.discard(record.row)
+            (self._failures if failed else self._results).add(record.row)
+
+    def commit(self) -> int:
+        """Make everything put so far last; a snapshot too when one is due.
+
+        Raises:
+            SinkBroken: the disk failed; nothing of this commit counts, and the sink takes no more.
+        """
+        self._check()
+        with self._swap:
+            batch, self._batch = self._batch, _Batch()
+            self._in_commit = len(batch.rows)
+        try:
+            if batch.rows:
+                self._write(batch)
+            if self._clock() - self._snapshot_s >= SNAPSHOT_EVERY_S:
+                self._snapshot()
+        except OSError as error:
+            self._broken = (
+                f"writing to {self._out} failed: {error.strerror or error}. {self._state.results.count} results are "
+                "safe; once the disk is well again, go on with --resume"
+            )
+            raise SinkBroken(self._broken) from error
+        finally:
+            self._in_commit = 0
+        return len(batch.rows)
+
+    def close(self) -> None:
+        """Commit what is left, write a snapshot, release the folder. After a failed commit: only release it."""
+        try:
+            if self._broken is None:
+                self.commit()
+                self._snapshot()
+        finally:
+            for fd in self._open.values():
+                self._files.close(fd)
+            self._open.clear()
+            self._checkpoint.close()
+            self._pool.shutdown()
+            self._lock.release()
+
+    def statistics(self) -> SinkStatistics:
+        return SinkStatistics(
+            done=self._state.results.count,
+            failed=self._state.failed(),
+            finished=self._state.results.count + self._state.failed() - self._again.count,
+            pending=len(self._batch.rows) + self._in_commit,
+            pending_bytes=self._batch.n_bytes,
+            duplicates=self._duplicates,
+            salvaged=self._salvaged,
+        )
+
+    @property
+    def learnt(self) -> dict[str, Any]:
+        """What a later life should know; saved with every snapshot. JSON values."""
+        return self._state.learnt
+
+    def _recover(self, *, retry_failed: bool) -> None:
+        try:
+            found: Recovered = Recovery(
+                self._out, shards=self.shards, files=self._files, checkpoint=self._checkpoint
+            ).run()
+        except OSError as error:
+            raise SinkBroken(f"{self._out} cannot be brought in order: {error}") from error
+        self._state = found.state
+        self._salvaged = found.salvaged
+        self.notes = found.notes
+        if found.salvaged:
+            self.notes.append(f"{found.salvaged} answers written after the last commit were kept")
+        self._results, self._failures = found.state.results.copy(), found.state.failures.copy()
+        if retry_failed:
+            self._again = found.state.failures.copy()
+
+    def _write(self, batch: _Batch) -> None:
+        state, files = self._state, self._files
+        touched: dict[str, tuple[int, int, int]] = {}
+        created: set[str] = set()
+        for name, lines in batch.lines.items():
+            data = b"".join(lines)
+            if name not in self._open:
+                self._open[name] = files.open_append(self._out / name)
+                if name not in state.ends:
+                    created.add(name.partition("/")[0])
+            write_all(files, self._open[name], data)
+            touched[name] = (state.ends.get(name, 0) + len(data), len(lines), crc32c(data))
+        list(self._pool.map(files.sync_data, [self._open[name] for name in touched]))
+        for folder in created:
+            files.sync_folder(self._out / folder)
+        after = _counts_after(state, batch)
+        commit = Commit(
+            seq=state.seq + 1, epoch=state.epoch, time_s=time.time(), shards=touched, done=after[0], failed=after[1]
+        )
+        self._checkpoint.append(commit)
+        state.seq += 1
+        state.ends.update((name, end) for name, (end, _, _) in touched.items())
+        for row, failed in batch.rows:
+            end_row(state, row, failed=failed)
+
+    def _snapshot(self) -> None:
+        try:
+            self._checkpoint.snapshot(self._state)
+        except OSError as error:
+            self._broken = f"writing a snapshot to {self._out} failed: {error.strerror or error}. All results are safe"
+            raise SinkBroken(self._broken) from error
+        self._snapshot_s = self._clock()
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise SinkBroken(self._broken)
+
+
+def _continue(out: Path, manifest: Mapping[str, object], *, resume: bool) -> int:
+    """Check that the run in the folder may be gone on with; its number of shards."""
+    if not resume:
+        raise FolderInUse(f"{out} holds a run already; go on with it by --resume, or take another --out")
+    stored = read_manifest(out)
+    check_same_run(out, stored, manifest)
+    return int(stored["shards"])
+
+
+def _counts_after(state: State, batch: _Batch) -> tuple[int, int]:
+    """Done and failed rows once the batch is committed."""
+    results = {row for row, failed in batch.rows if not failed}
+    failures = {row for row, failed in batch.rows if failed and row not in state.failures}
+    overtaken = sum(1 for row in results if row in state.failures or row in failures)
+    return state.results.count + len(results), state.failed() + len(failures) - overtaken
