@@ -29,9 +29,10 @@ AHEAD_BYTES = 64 << 10
 """A second batch is handed over only if it fits the socket's buffer: a worker that is writing does not read."""
 TRIES = 2
 """The first crash may be bad luck; the second is the row."""
-DEATHS_BEFORE_ANY_RESULT = 3
+FAILED_STARTS = 3
+"""So many workers in a row that never got to wait for rows mean that none will."""
 RESTART_PAUSE_S = 0.5
-"""After a worker that died before its first result; one that had worked is replaced at once."""
+"""After a failed start; a worker that had started is replaced at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +76,9 @@ class EncoderPool:
         self._ready: deque[list[Row]] = deque()
         self._turn = anyio.Lock()
         self._ended = False
+        self._idle = 0
         self._rows_done = self._rows_failed = self._crashes = self._timeouts = 0
-        self._early_deaths = 0
+        self._failed_starts = 0
         self._cpu_s = 0.0
 
     async def __aenter__(self) -> Self:
@@ -120,19 +122,28 @@ class EncoderPool:
 
     async def lost(self, worker: WorkerProcess, error: WorkerDiedError) -> None:
         """Bury a worker that failed, and judge whether it makes sense to start another."""
+        started = worker.has_started()
         self._bury(worker)
         if error.hung:
             self._timeouts += 1
         else:
             self._crashes += 1
-        if self._rows_done + self._rows_failed == 0:
-            self._early_deaths += 1
-            if self._early_deaths >= DEATHS_BEFORE_ANY_RESULT:
-                raise EncoderBroken(f"no encoder process stays alive: {error}")
-            await anyio.sleep(RESTART_PAUSE_S)
+        if started:
+            return
+        self._failed_starts += 1
+        if self._failed_starts >= FAILED_STARTS:
+            raise EncoderBroken(f"no encoder process can be started: {error}")
+        await anyio.sleep(RESTART_PAUSE_S)
 
     async def take(self, source: Link[list[Row | Record]], sink: Link[Request | Record]) -> list[Row] | None:
         """The next batch for a worker, or None when the source has ended. Waits; one slot at a time reads."""
+        self._idle += 1
+        try:
+            return await self._next_batch(source, sink)
+        finally:
+            self._idle -= 1
+
+    async def _next_batch(self, source: Link[list[Row | Record]], sink: Link[Request | Record]) -> list[Row] | None:
         async with self._turn:
             while not self._ready and not self._ended:
                 try:
@@ -149,14 +160,15 @@ class EncoderPool:
             return self._ready.popleft() if self._ready else None
 
     def take_nowait(self) -> list[Row] | None:
-        """A batch if one is at hand."""
-        return self._ready.popleft() if self._ready else None
+        """A batch if one is at hand that no idle slot waits for."""
+        return self._ready.popleft() if len(self._ready) > self._idle else None
 
     def count(self, outcomes: Sequence[Request | Record], *, cpu_s: float) -> None:
         failed = sum(isinstance(outcome, Record) for outcome in outcomes)
         self._rows_failed += failed
         self._rows_done += len(outcomes) - failed
         self._cpu_s += cpu_s
+        self._failed_starts = 0
 
     @property
     def config(self) -> EncodeConfig:
@@ -229,18 +241,21 @@ class _Slot:
     async def _recover(self, error: WorkerDiedError) -> None:
         """Bury the worker, find the row it died of, keep the others for the next one."""
         worker, self._worker = self._worker, None
-        if worker is None:
+        if worker is None or not any(self._held):
             raise error
-        current = worker.current_row()
-        await self._pool.lost(worker, error)
+        worker.kill()
+        current, started = worker.current_row(), worker.has_started()
         held = [row for batch in self._held for row in batch]
         self._held.clear()
-        guilty = next((row for row in held if row.row == current), None)
+        await self._pool.lost(worker, error)
+        if not started:
+            self._again.append(held)
+            return
+        # A worker that says nothing of a row is blamed on its first: alone at the next try, an innocent row passes.
+        guilty = next((row for row in held if row.row == current), held[0])
         innocent = [row for row in held if row is not guilty]
         if innocent:
             self._again.append(innocent)
-        if guilty is None:
-            return
         self._tries[guilty.row] = self._tries.get(guilty.row, 0) + 1
         if self._tries[guilty.row] < TRIES:
             self._again.append([guilty])

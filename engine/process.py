@@ -21,7 +21,7 @@ import orjson
 
 from engine.ports import Encoder
 from engine.types import Failure, FailureKind, MediaNote, Record, Request, Row
-from engine.worker import ACK, ARENA_BYTES, BATCH, CURRENT_ROW, FRAME, MESSAGE
+from engine.worker import ACK, ARENA_BYTES, BATCH, CURRENT_ROW, FRAME, MESSAGE, STARTING
 
 PASSED_ON = frozenset({"PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "VIRTUAL_ENV"})
 """All that a worker learns of the parent's environment; keys are not among it."""
@@ -60,7 +60,7 @@ class WorkerProcess:
         os.set_blocking(stderr_fd, False)
         try:
             self._arena = mmap.mmap(arena_fd, ARENA_BYTES)
-            self._arena[: CURRENT_ROW.size] = CURRENT_ROW.pack(-1)
+            self._arena[: CURRENT_ROW.size] = CURRENT_ROW.pack(STARTING)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "engine.worker", str(theirs.fileno()), str(arena_fd), str(os.getpid())],
                 pass_fds=(theirs.fileno(), arena_fd),
@@ -121,15 +121,23 @@ class WorkerProcess:
         raise WorkerDiedError(f"hung its worker for {timeout_s:g} s", hung=True)
 
     def current_row(self) -> int:
-        """The row the process was encoding when it last said so."""
+        """The row the process was encoding when it last said so, or a negative number."""
         return int(CURRENT_ROW.unpack_from(self._arena, 0)[0])
 
-    def close(self) -> None:
-        """End the process, at once, and reap it."""
-        self._socket.close()
+    def has_started(self) -> bool:
+        """Whether the process ever got as far as waiting for rows."""
+        return self.current_row() != STARTING
+
+    def kill(self) -> None:
+        """End the process, at once, and reap it; what it last said of itself can still be read."""
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
         self._process.wait(REAP_S)
+
+    def close(self) -> None:
+        """Kill the process and give everything back."""
+        self.kill()
+        self._socket.close()
         self._arena.close()
         os.close(self._stderr)
 

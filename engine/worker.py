@@ -34,7 +34,7 @@ from engine.types import FailureKind, Request, Row
 MESSAGE = struct.Struct("<cI")
 FRAME = struct.Struct("<II")
 CURRENT_ROW = struct.Struct("<q")
-NO_ROW = -1
+NO_ROW, STARTING = -1, -2
 BATCH, ACK = b"B", b"A"
 
 ARENA_BYTES = 8 << 20
@@ -88,6 +88,7 @@ class Worker:
 
     def serve(self, encoder: Encoder) -> None:
         """Encode batch after batch. Returns when the parent is gone."""
+        self._ring.mark(NO_ROW)
         while True:
             while not self._batches:
                 self._hear()

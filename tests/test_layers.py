@@ -25,7 +25,8 @@ HEIGHT = {
         (
             ("types", "secret"),
             ("errors",),
-            ("ports", "hints", "link", "worker", "readers"),
+            ("ports", "hints", "link", "readers"),
+            ("worker",),
             ("process", "source"),
             ("encode",),
             ("config",),
