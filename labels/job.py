@@ -122,7 +122,11 @@ async def _life(job: Job, sink: ShardSink) -> Snapshot:
             try:
                 return await life.main()
             finally:
-                write_report(job.out / "report.json", life.snapshot(), about={"model": job.settings.api.model})
+                write_report(
+                    job.out / "report.json",
+                    life.snapshot(),
+                    about={"model": job.settings.api.model, "out": str(job.out)},
+                )
 
 
 def on_loop(main: Coroutine[object, object, T]) -> T:
