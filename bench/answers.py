@@ -101,7 +101,7 @@ class Answered:
 def answer(scenario: Scenario, said: Mapping[str, Any], mark: int, *, prompt_tokens: int, max_tokens: int) -> Answered:
     """The completion of a request: what it says follows from `mark`, the digest of its messages, alone."""
     rng = random.Random(mark ^ scenario.seed)
-    schema = _schema(said) or scenario.answer_schema
+    schema = _schema(said, scenario.answer_schema)
     content = PLAIN_ANSWER if schema is None else orjson.dumps(made_answer(schema, rng)).decode()
     tokens = max(math.ceil(len(content) / CHARS_PER_TOKEN), int(scenario.answer_tokens.draw(rng)))
     finish_reason = "stop"
@@ -195,10 +195,12 @@ def _limit_headers(scenario: Scenario, wait_s: float) -> dict[str, str]:
             return {}
 
 
-def _schema(said: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The schema a request brings along."""
+def _schema(said: Mapping[str, Any], known: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The schema a request brings along; if it asks for what the scenario knows, the scenario's, which says more."""
     asked = said.get("response_format")
     if not isinstance(asked, dict) or asked.get("type") != "json_schema":
-        return None
+        return known
     schema = asked.get("json_schema", {}).get("schema")
-    return schema if isinstance(schema, dict) else None
+    if not isinstance(schema, dict) or (known and known.get("required") == schema.get("required")):
+        return known
+    return schema

@@ -142,7 +142,10 @@ class TokenBucket:
 
 
 def made_answer(schema: Mapping[str, Any], rng: random.Random) -> Any:
-    """A value valid under a schema; knows objects, enums, constants, numbers, texts, booleans and arrays."""
+    """A value valid under a schema.
+
+    Knows objects, enums, constants, numbers, texts, booleans, arrays, and `if`/`then`/`else` over constants in `allOf`.
+    """
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
@@ -151,7 +154,12 @@ def made_answer(schema: Mapping[str, Any], rng: random.Random) -> Any:
         return made_answer(rng.choice(schema["anyOf"]), rng)
     match schema.get("type"):
         case "object":
-            return {key: made_answer(part, rng) for key, part in schema.get("properties", {}).items()}
+            made = {key: made_answer(part, rng) for key, part in schema.get("properties", {}).items()}
+            for rule in schema.get("allOf", ()):
+                asked = rule["if"]["properties"].items()
+                branch = rule.get("then" if all(made.get(key) == part["const"] for key, part in asked) else "else", {})
+                made |= {key: made_answer(part, rng) for key, part in branch.get("properties", {}).items()}
+            return made
         case "array":
             values = schema.get("items", {}).get("enum", ())
             return rng.sample(values, rng.randint(min(1, len(values)), len(values)))

@@ -22,14 +22,36 @@ STAGE_WORDS = {
 }
 
 
+REDUCED_WORDS = {
+    "text_only": "rows without a usable frame are sent as text alone",
+    "skipped_frames": "frames that cannot be read are left out",
+}
+
+
+class Warned:
+    """What has been warned of, so that a million rows of one kind make one warning."""
+
+    def __init__(self) -> None:
+        self._codes: set[str] = set()
+
+    def new(self, snapshot: Snapshot) -> list[str]:
+        """Warnings that have not been given yet."""
+        fresh = [code for code in snapshot.degraded if code not in self._codes]
+        self._codes.update(fresh)
+        return [f"warning: {REDUCED_WORDS.get(code, code)}; the lines say so in `degraded`" for code in fresh]
+
+
 class PlainLines:
     """One line every ten seconds, for logs."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._shown_s = -LINE_EVERY_S
+        self._shown_s = 0.0
+        self._warned = Warned()
 
     def show(self, snapshot: Snapshot) -> None:
+        for warning in self._warned.new(snapshot):
+            self._stream.write(printable(warning) + "\n")
         if snapshot.elapsed_s - self._shown_s < LINE_EVERY_S:
             return
         self._shown_s = snapshot.elapsed_s
@@ -43,6 +65,7 @@ class Panel:
     def __init__(self, stream: TextIO, *, title: str) -> None:
         self._live = Live(console=Console(file=stream), auto_refresh=False, transient=True)
         self._title = printable(title)
+        self._warned = Warned()
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -54,6 +77,8 @@ class Panel:
         self._live.stop()
 
     def show(self, snapshot: Snapshot) -> None:
+        for warning in self._warned.new(snapshot):
+            self._live.console.print(printable(warning), markup=False)
         table = Table(title=self._title, title_justify="left", show_header=False, min_width=64)
         table.add_column(style="bold", no_wrap=True)
         table.add_column()

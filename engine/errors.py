@@ -150,3 +150,12 @@ class SinkBroken(RunError):
 
 class EncoderBroken(RunError):
     """Worker processes die as soon as they start."""
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a task group really ended of: the first error of ours inside, else the first of any kind."""
+    ours, others = group.split(EngineError)
+    inner: BaseException = ours or others or group
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return inner

@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,15 +16,17 @@ import orjson
 
 from engine.stats import Snapshot
 
+FILE_MODE = 0o600
+"""Run folders hold what models said of people: for their user alone."""
 NOT_IN_EVENTS = ("examples",)
 
 
 class EventsFile:
-    """Appends snapshots. Advisory: nothing reads it back, so it is not synced."""
+    """Appends snapshots. Advisory: nothing of the run depends on it, so it is not synced and may fail."""
 
     def __init__(self, path: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(path, flags, 0o600)
+        self._fd = os.open(path, flags, FILE_MODE)
 
     def __enter__(self) -> Self:
         return self
@@ -37,14 +40,20 @@ class EventsFile:
         said = dataclasses.asdict(snapshot)
         for name in NOT_IN_EVENTS:
             del said[name]
-        os.write(self._fd, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
+        with suppress(OSError):
+            os.write(self._fd, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def write_report(path: Path, snapshot: Snapshot, *, about: Mapping[str, object]) -> None:
     """Write the totals of this life of the run, atomically, over those of the life before."""
     said = dict(about) | dataclasses.asdict(snapshot) | {"process": process_figures()}
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(orjson.dumps(said, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    partial.unlink(missing_ok=True)
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    try:
+        os.write(fd, orjson.dumps(said, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    finally:
+        os.close(fd)
     partial.replace(path)
 
 

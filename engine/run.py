@@ -24,6 +24,7 @@ from anyio import to_thread
 from engine.call import CallStage
 from engine.config import RunConfig
 from engine.encode import EncoderPool
+from engine.errors import EngineError, first_error
 from engine.limits import Limits
 from engine.link import Link
 from engine.ports import Client, Reader, Sink
@@ -82,17 +83,22 @@ class Run:
             The last snapshot; `stopping` says what ended the run early.
 
         Raises:
-            RunError: the run ended early for a reason that is no signal. Everything acknowledged is safe.
+            EngineError: the run ended early for a reason that is no signal. Everything acknowledged is safe.
         """
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._watch)
-            group.start_soon(self._obey_signals)
-            group.start_soon(self._wake_on_stop)
-            async with anyio.create_task_group() as stages:
-                stages.start_soon(self._feed)
-                stages.start_soon(self._call.run, self._requests, self._records)
-                stages.start_soon(self._write.run, self._records)
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._watch)
+                group.start_soon(self._obey_signals)
+                group.start_soon(self._wake_on_stop)
+                async with anyio.create_task_group() as stages:
+                    stages.start_soon(self._feed)
+                    stages.start_soon(self._call.run, self._requests, self._records)
+                    stages.start_soon(self._write.run, self._records)
+                group.cancel_scope.cancel()
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from errors
+        finally:
+            self.show()
         if self.stop.error is not None:
             raise self.stop.error
         return self.snapshot()
@@ -150,13 +156,22 @@ class Run:
         )
 
     async def _feed(self) -> None:
-        """Source and encoders; a stop cancels them at once, since nothing they hold has been paid for."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._cancel_on_stop, group.cancel_scope)
-            async with anyio.create_task_group() as feeding:
-                feeding.start_soon(self._read)
-                feeding.start_soon(self._encode)
-            group.cancel_scope.cancel()
+        """Source and encoders; a stop cancels them at once, since nothing they hold has been paid for.
+
+        An error of theirs stops the run in the orderly way: what is in flight has been paid for.
+        """
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._cancel_on_stop, group.cancel_scope)
+                async with anyio.create_task_group() as feeding:
+                    feeding.start_soon(self._read)
+                    feeding.start_soon(self._encode)
+                group.cancel_scope.cancel()
+        except BaseExceptionGroup as errors:
+            error = first_error(errors)
+            if not isinstance(error, EngineError):
+                raise
+            self.stop.ask(str(error), error=error)
 
     async def _read(self) -> None:
         async with self._rows.producing():

@@ -96,6 +96,8 @@ class RowReader:
         self._batch_size = batch_size
         self._covered = 0
         self._ended = False
+        self._share = 0.0
+        """Of the file's bytes, what the batches so far have taken."""
         _check_file(config.path)
         self._opened = open_table(config.path)
         self._table = self._opened.__enter__()
@@ -130,13 +132,14 @@ class RowReader:
             self._covered += 1
             if not self._is_done(ordinal):
                 batch.append(_row(ordinal, record, self._columns, table))
+        self._share = table.share_read()
         return batch
 
     def rows_total(self) -> tuple[int, bool]:
         """How many rows the run covers, and whether that is known; until the end it is judged by the bytes read."""
         if self._ended:
             return self._covered, True
-        config, share = self._config, self._table.share_read()
+        config, share = self._config, self._share
         guess = math.ceil(self._table.passed / share) - config.skip if share > 0 else 0
         return max(self._covered, min(guess, config.limit or guess)), False
 

@@ -6,7 +6,7 @@ import math
 
 import anyio
 
-from engine.errors import RunError
+from engine.errors import EngineError
 
 
 class Stop:
@@ -23,14 +23,14 @@ class Stop:
         self._deadline = math.inf
         self.reason: str | None = None
         """What asked first, for the closing message; None while the run goes on."""
-        self.error: RunError | None = None
+        self.error: EngineError | None = None
         """The error the run ends with, if it was an error that asked."""
 
     @property
     def asked(self) -> bool:
         return self.reason is not None
 
-    def ask(self, reason: str, *, error: RunError | None = None) -> None:
+    def ask(self, reason: str, *, error: EngineError | None = None) -> None:
         """Ask for an orderly end; the second time, for an immediate one."""
         now = anyio.current_time()
         if self.reason is None:

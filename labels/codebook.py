@@ -111,7 +111,15 @@ class Codebook:
         return tuple(dimension for dimension in self.dimensions if dimension.key in keys)
 
     def json_schema(self, group: tuple[str, str] | None = None) -> dict[str, object]:
-        """A strict schema of the answer: every key required, no other allowed."""
+        """The schema of a right answer: every key, no other, and what one label says of another."""
+        asked = self.asked(group)
+        keys = {dimension.key for dimension in asked}
+        rules = [_blank_rule(dimension) for dimension in asked if dimension.when and dimension.when.key in keys]
+        rules += [_implied_rule(implication) for implication in self.implications if _covers(asked, implication)]
+        return self._strict_schema(group) | ({"allOf": rules} if rules else {})
+
+    def _strict_schema(self, group: tuple[str, str] | None) -> dict[str, object]:
+        """As much of the schema as the strict modes of providers take, which is no conditions."""
         asked = self.asked(group)
         return {
             "type": "object",
@@ -123,7 +131,10 @@ class Codebook:
     def response_format(self, group: tuple[str, str] | None = None) -> dict[str, object]:
         """The `response_format` that asks a provider to hold to the schema."""
         name = "".join(char if char.isalnum() or char in "-_" else "_" for char in self.name)[:64]
-        return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": self.json_schema(group)}}
+        return {
+            "type": "json_schema",
+            "json_schema": {"name": name, "strict": True, "schema": self._strict_schema(group)},
+        }
 
     def system_prompt(self, group: tuple[str, str] | None = None) -> str:
         """The instructions, without the vision context."""
@@ -184,6 +195,24 @@ def _schema(dimension: Dimension) -> dict[str, object]:
         return {"type": "array", "items": {"type": "string", "enum": list(dimension.values)}, "uniqueItems": True}
     values = [*dimension.values, NOT_ASKED] if dimension.when else list(dimension.values)
     return {"type": "string", "enum": values}
+
+
+def _blank_rule(dimension: Dimension) -> dict[str, object]:
+    """A conditional dimension is blank unless its condition holds, and not blank if it does."""
+    assert dimension.when is not None
+    return {
+        "if": {"properties": {dimension.when.key: {"const": dimension.when.equals}}},
+        "then": {"properties": {dimension.key: {"enum": list(dimension.values)}}},
+        "else": {"properties": {dimension.key: {"const": NOT_ASKED}}},
+    }
+
+
+def _implied_rule(implication: Implication) -> dict[str, object]:
+    when, then = implication.when, implication.then
+    return {
+        "if": {"properties": {when.key: {"const": when.equals}}},
+        "then": {"properties": {then.key: {"const": then.equals}}},
+    }
 
 
 def _described(number: int, dimension: Dimension) -> str:

@@ -7,7 +7,7 @@ import platform
 import random
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -122,11 +122,13 @@ async def _life(job: Job, sink: ShardSink) -> Snapshot:
             try:
                 return await life.main()
             finally:
-                write_report(
-                    job.out / "report.json",
-                    life.snapshot(),
-                    about={"model": job.settings.api.model, "out": str(job.out)},
-                )
+                # The report must not stand in the way of the error that a full disk ended the run with.
+                with suppress(OSError):
+                    write_report(
+                        job.out / "report.json",
+                        life.snapshot(),
+                        about={"model": job.settings.api.model, "out": str(job.out)},
+                    )
 
 
 def on_loop(main: Coroutine[object, object, T]) -> T:
