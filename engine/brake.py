@@ -6,7 +6,7 @@ from collections import Counter
 
 from engine.config import BrakeConfig
 from engine.errors import AuthRejected, RunError, TooManyFailures
-from engine.types import Failure, FailureKind, Record
+from engine.types import Failure, FailureKind, Record, Reply
 
 _OWN_KINDS = frozenset({FailureKind.BAD_ROW, FailureKind.INVALID_ID, FailureKind.MEDIA_LIMIT, FailureKind.POISON_MEDIA})
 """Failures that say something of the row; however many there are, they cost nothing."""
@@ -19,7 +19,8 @@ class Brake:
         self._config = config
         self._ended = 0
         self._failed = 0
-        self._alike: tuple[FailureKind, int | None] | None = None
+        self._first: list[Reply | Failure] = []
+        """How the rows ended that were sent first."""
         self.by_kind: Counter[FailureKind] = Counter()
         self.examples: dict[FailureKind, str] = {}
         """The first message of each kind."""
@@ -28,6 +29,8 @@ class Brake:
         """Count one ended row; the error the run must end with, or None."""
         self._ended += 1
         outcome = record.outcome
+        if record.order is not None and record.order < self._config.alike_rows:
+            self._first.append(outcome)
         if not isinstance(outcome, Failure):
             return None
         self.by_kind[outcome.kind] += 1
@@ -36,18 +39,14 @@ class Brake:
         return self._all_alike(outcome) or self._too_many()
 
     def _all_alike(self, failure: Failure) -> RunError | None:
-        if failure.kind in _OWN_KINDS or self._failed < self._ended:
-            self._alike = None
+        """By the rows that were sent first, not those that ended first: a refusal comes faster than an answer."""
+        first = self._first
+        if len(first) < self._config.alike_rows or failure.kind in _OWN_KINDS:
             return None
-        mark = (failure.kind, failure.status)
-        if self._failed == 1:
-            self._alike = mark
-        elif self._alike != mark:
-            self._alike = None
-        if self._alike is None or self._failed != self._config.alike_rows:
+        if {_mark(outcome) for outcome in first} != {_mark(failure)}:
             return None
         return AuthRejected(
-            f"the first {self._failed} rows all failed alike: {failure.message}. Check --model, --base-url and the "
+            f"the first {len(first)} rows all failed alike: {failure.message}. Check --model, --base-url and the "
             "request settings; rows in failures/ are tried again with --resume --retry-failed"
         )
 
@@ -64,3 +63,7 @@ class Brake:
             f"{self._failed} of {self._ended} rows failed ({share:.1%}), "
             f"more than --max-failed {config.max_failed_share:.0%}"
         )
+
+
+def _mark(outcome: Reply | Failure) -> tuple[FailureKind, int | None] | None:
+    return (outcome.kind, outcome.status) if isinstance(outcome, Failure) else None

@@ -48,6 +48,7 @@ class _Tally:
     """What one row has cost so far."""
 
     started_s: float
+    order: int
     attempts: int = 0
     counted: int = 0
     """Attempts that count against the allowance: all but those refused for their rate."""
@@ -59,6 +60,8 @@ class _Tally:
 class CallCounters:
     """What stage 3 has done, summed over rows; read by `stats.py`."""
 
+    rows: int = 0
+    """Rows sent at least once."""
     calls: int = 0
     retries: int = 0
     rate_limited: int = 0
@@ -122,7 +125,8 @@ class CallStage:
         rows.start_soon(self._row, request, sink)
 
     async def _row(self, request: Request, sink: Link[Record]) -> None:
-        tally = _Tally(started_s=anyio.current_time())
+        tally = _Tally(started_s=anyio.current_time(), order=self.counters.rows)
+        self.counters.rows += 1
         try:
             record = await self._finish(request, tally)
         except _StoppedError:
@@ -296,6 +300,7 @@ class CallStage:
             row=request.row,
             id=request.id,
             outcome=outcome,
+            order=tally.order,
             attempts=tally.attempts,
             max_tokens_used=max_tokens,
             usage=tally.usage,

@@ -150,6 +150,8 @@ class Record:
     id: str
     outcome: Reply | Failure
     answer: Answer | None = None
+    order: int | None = None
+    """How many rows had been sent before this one in this life of the run; None if it never was."""
     attempts: int = 0
     """Calls made for this row, failed ones included."""
     max_tokens_used: int = 0
