@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+SHORTEST_SECRET_CHARS = 8
+"""Below this it is a word that some local server wants to hear, such as `EMPTY` or `x`. Hiding it would hide nothing
+and spoil whatever contains it."""
+
 
 class Secret:
     """An API key. Prints as `***`, cannot be pickled, is read only where a header is made."""
@@ -18,7 +22,7 @@ class Secret:
 
     def redact(self, text: str) -> str:
         """The text without the key, should a server or an error echo it."""
-        return text.replace(self._value, "***") if self._value else text
+        return text.replace(self._value, "***") if len(self._value) >= SHORTEST_SECRET_CHARS else text
 
     def __repr__(self) -> str:
         return "Secret('***')"
