@@ -180,8 +180,8 @@ class Checkpoint:
         if oldest and self._kept and self._kept[0][0] <= oldest:
             self._kept = [(seq, line) for seq, line in self._kept if seq > oldest]
             replace_file(self._files, self._folder / LOG, b"".join(line for _, line in self._kept))
-            self._files.close(self._log)
-            self._log = self._files.open_append(self._folder / LOG)
+            old, self._log = self._log, self._files.open_append(self._folder / LOG)
+            self._files.close(old)
 
     def close(self) -> None:
         if self._log >= 0:
