@@ -116,17 +116,12 @@ class Codebook:
         keys = {dimension.key for dimension in asked}
         rules = [_blank_rule(dimension) for dimension in asked if dimension.when and dimension.when.key in keys]
         rules += [_implied_rule(implication) for implication in self.implications if _covers(asked, implication)]
-        return self._strict_schema(group) | ({"allOf": rules} if rules else {})
+        parts = {dimension.key: _schema(dimension) | _only_once(dimension) for dimension in asked}
+        return _object_schema(parts) | ({"allOf": rules} if rules else {})
 
     def _strict_schema(self, group: tuple[str, str] | None) -> dict[str, object]:
-        """As much of the schema as the strict modes of providers take, which is no conditions."""
-        asked = self.asked(group)
-        return {
-            "type": "object",
-            "properties": {dimension.key: _schema(dimension) for dimension in asked},
-            "required": [dimension.key for dimension in asked],
-            "additionalProperties": False,
-        }
+        """As much of the schema as the strict modes of providers take: no conditions, no `uniqueItems`."""
+        return _object_schema({dimension.key: _schema(dimension) for dimension in self.asked(group)})
 
     def response_format(self, group: tuple[str, str] | None = None) -> dict[str, object]:
         """The `response_format` that asks a provider to hold to the schema."""
@@ -192,9 +187,17 @@ def _schema(dimension: Dimension) -> dict[str, object]:
     if dimension.kind == "number":
         return {"type": "number", "minimum": dimension.minimum, "maximum": dimension.maximum}
     if dimension.kind == "list":
-        return {"type": "array", "items": {"type": "string", "enum": list(dimension.values)}, "uniqueItems": True}
+        return {"type": "array", "items": {"type": "string", "enum": list(dimension.values)}}
     values = [*dimension.values, NOT_ASKED] if dimension.when else list(dimension.values)
     return {"type": "string", "enum": values}
+
+
+def _object_schema(parts: Mapping[str, object]) -> dict[str, object]:
+    return {"type": "object", "properties": dict(parts), "required": list(parts), "additionalProperties": False}
+
+
+def _only_once(dimension: Dimension) -> dict[str, object]:
+    return {"uniqueItems": True} if dimension.kind == "list" else {}
 
 
 def _blank_rule(dimension: Dimension) -> dict[str, object]:
@@ -320,7 +323,7 @@ class _Checker:
         spellings: dict[str, str] = {value.casefold(): value for value in values}
         for value, others in said.get("synonyms", {}).items():
             if value not in values:
-                raise self._error(f"dimension {key}: synonyms of {value!r}, which is no value", near=f'"{value}"')
+                raise self._error(f"dimension {key}: synonyms of {value!r}, which is no value", near=value)
             for other in others:
                 spellings.setdefault(str(other).casefold(), value)
         return values, spellings
