@@ -45,7 +45,7 @@ FENCES = {
     "PIL": {"encoders/image.py", "bench/demo.py"},
     "pickle": {"engine/worker.py", "engine/process.py"},
     "rich": {"engine/console.py"},
-    "uvloop": {"labels/job.py"},
+    "uvloop": {"labels/job.py", "bench/provider_speed.py"},
     "cyclopts": {"cli.py"},
     "httptools": {"bench/provider.py"},
     "pyarrow": {"engine/readers.py"},
