@@ -42,7 +42,7 @@ HEIGHT = {
 FENCES = {
     "aiohttp": {"engine/client.py"},
     "tenacity": {"engine/call.py"},
-    "PIL": {"encoders/image.py", "bench/demo.py"},
+    "PIL": {"encoders/image.py", "bench/demo.py", "bench/throughput.py"},
     "pickle": {"engine/worker.py", "engine/process.py"},
     "rich": {"engine/console.py"},
     "uvloop": {"labels/job.py", "bench/provider_speed.py"},
