@@ -6,7 +6,6 @@ often waits to get is faster than the one before. The end of work is closing the
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -27,28 +26,46 @@ class LinkStatistics:
     """Items in the buffer now."""
 
 
+class _Blocked:
+    """For how long at least one side of a link has been waiting."""
+
+    def __init__(self) -> None:
+        self._waiting = 0
+        self._since = 0.0
+        self._total_s = 0.0
+
+    def __enter__(self) -> None:
+        if not self._waiting:
+            self._since = anyio.current_time()
+        self._waiting += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._waiting -= 1
+        if not self._waiting:
+            self._total_s += anyio.current_time() - self._since
+
+    def total_s(self) -> float:
+        """A wait that is still going on included."""
+        return self._total_s + (anyio.current_time() - self._since if self._waiting else 0.0)
+
+
 class Link(Generic[T]):
-    """One producer, one consumer, `capacity` items between them."""
+    """Any number of producers, one consumer, `capacity` items between them."""
 
     def __init__(self, capacity: int) -> None:
         self._send, self._receive = anyio.create_memory_object_stream[T](capacity)
         self._items = 0
-        self._blocked_put_s = 0.0
-        self._blocked_get_s = 0.0
-        self._put_since = math.nan
-        self._get_since = math.nan
+        self._put, self._get = _Blocked(), _Blocked()
 
     async def put(self, item: T) -> None:
         """Hand an item on; waits only while the buffer is full. A cancelled put has not handed it on."""
         try:
             self._send.send_nowait(item)
         except anyio.WouldBlock:
-            self._put_since = anyio.current_time()
-            try:
+            with self._put:
                 await self._send.send(item)
-            finally:
-                self._blocked_put_s += anyio.current_time() - self._put_since
-                self._put_since = math.nan
         self._items += 1
 
     async def get(self) -> T:
@@ -60,12 +77,8 @@ class Link(Generic[T]):
         try:
             return self._receive.receive_nowait()
         except anyio.WouldBlock:
-            self._get_since = anyio.current_time()
-            try:
+            with self._get:
                 return await self._receive.receive()
-            finally:
-                self._blocked_get_s += anyio.current_time() - self._get_since
-                self._get_since = math.nan
 
     def __aiter__(self) -> Self:
         return self
@@ -85,14 +98,11 @@ class Link(Generic[T]):
         return LinkEnd(self._receive)
 
     def statistics(self) -> LinkStatistics:
-        """Pressure so far, a wait that is still going on included."""
-        now = anyio.current_time()
-        put_s = 0.0 if math.isnan(self._put_since) else now - self._put_since
-        get_s = 0.0 if math.isnan(self._get_since) else now - self._get_since
+        """Pressure so far."""
         return LinkStatistics(
             items=self._items,
-            blocked_put_s=self._blocked_put_s + put_s,
-            blocked_get_s=self._blocked_get_s + get_s,
+            blocked_put_s=self._put.total_s(),
+            blocked_get_s=self._get.total_s(),
             waiting=self._send.statistics().current_buffer_used,
         )
 

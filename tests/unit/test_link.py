@@ -82,6 +82,22 @@ def test_a_wait_that_still_lasts_counts() -> None:
     run_in_virtual_time(main)
 
 
+def test_several_producers_that_wait_at_once_count_once() -> None:
+    async def main() -> None:
+        link = Link[int](1)
+        async with link.consuming(), link.producing():
+            await link.put(0)
+            async with anyio.create_task_group() as group:
+                group.start_soon(link.put, 1)
+                await anyio.sleep(2)
+                group.start_soon(link.put, 2)
+                await anyio.sleep(3)
+                assert [await link.get() for _ in range(3)] == [0, 1, 2]
+            assert link.statistics().blocked_put_s == pytest.approx(5)
+
+    run_in_virtual_time(main)
+
+
 def test_the_bottleneck_is_the_last_stage_whose_input_piles_up() -> None:
     async def main() -> None:
         pressure = Pressure()
