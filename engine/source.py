@@ -10,14 +10,14 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from engine.errors import ConfigError, InputError
-from engine.readers import Cells, Table, open_table
+from engine.readers import Placed, Table, open_table
 from engine.types import Failure, FailureKind, Record, Row
 
 CHUNK_BYTES = 64 << 20
@@ -25,6 +25,8 @@ CHUNK_BYTES = 64 << 20
 READ_BYTES = 1 << 20
 BATCH_ROWS = 256
 """One hop to the reading thread serves so many rows."""
+BATCH_CHARS = 4 << 20
+"""A batch of very long rows ends early, so that a few batches never fill the memory."""
 
 ID_ALIASES = ("meta_id", "id", "tt_video_id", "yt_video_id", "video_id")
 DESCRIPTION_ALIASES = ("meta_desc", "description", "processed_desc")
@@ -67,11 +69,15 @@ def describe_input(config: SourceConfig) -> dict[str, object]:
         header = list(table.header)
     digests = []
     with path.open("rb", buffering=0) as file:
-        while digest := _digest_chunk(file.fileno()):
-            digests.append(digest)
+        try:
+            while digest := _digest_chunk(file.fileno()):
+                digests.append(digest)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read past byte {file.tell()}: {error.strerror}") from error
+        size_bytes = file.tell()
     return {
         "path": str(path.resolve()),
-        "size_bytes": path.stat().st_size,
+        "size_bytes": size_bytes,
         "header": header,
         "columns": {role: header[at] for role, at in columns.items()},
         "sha256_per_64_mib": digests,
@@ -94,15 +100,20 @@ class RowReader:
         self._config = config
         self._is_done = is_done
         self._batch_size = batch_size
+        self._passed = 0
+        """Records taken from the table so far."""
         self._covered = 0
         self._ended = False
+        self._broken: InputError | None = None
         self._share = 0.0
         """Of the file's bytes, what the batches so far have taken."""
         _check_file(config.path)
         self._opened = open_table(config.path)
         self._table = self._opened.__enter__()
         try:
-            self._columns = _columns(config, self._table)
+            columns = _columns(config, self._table)
+            self._roles = tuple(columns)
+            self._records = self._table.records(tuple(columns.values()))
         except BaseException:
             self.close()
             raise
@@ -116,31 +127,50 @@ class RowReader:
         self.close()
 
     def next_batch(self) -> list[Row | Record]:
-        """The next rows; an empty list at the end. Blocking."""
-        config, table = self._config, self._table
-        end = config.skip + config.limit if config.limit else math.inf
+        """The next rows; an empty list at the end. Blocking.
+
+        Raises:
+            InputError: the file breaks off here. Every row before has been given.
+        """
+        if self._broken:
+            raise self._broken
         batch: list[Row | Record] = []
-        while len(batch) < self._batch_size and not self._ended:
-            ordinal = table.passed
-            record = next(table.records, None) if ordinal < end else None
-            if record is None:
+        chars = 0
+        while len(batch) < self._batch_size and chars < BATCH_CHARS:
+            try:
+                placed = self._next_record()
+            except InputError as error:
+                self._broken = error
+                if batch:
+                    break
+                raise
+            if placed is None:
                 self._ended = True
                 break
-            table.passed = ordinal + 1
-            if ordinal < config.skip:
-                continue
-            self._covered += 1
-            if not self._is_done(ordinal):
-                batch.append(_row(ordinal, record, self._columns, table))
-        self._share = table.share_read()
+            ordinal = self._passed - 1
+            if ordinal >= self._config.skip:
+                self._covered += 1
+                if not self._is_done(ordinal):
+                    item = _row(ordinal, placed, self._roles)
+                    batch.append(item)
+                    chars += len(item.id) + sum(map(len, item.fields.values())) if isinstance(item, Row) else 0
+        self._share = self._table.share_read()
         return batch
+
+    def _next_record(self) -> Placed | None:
+        config = self._config
+        if config.limit and self._passed >= config.skip + config.limit:
+            return None
+        placed = next(self._records, None)
+        self._passed += placed is not None
+        return placed
 
     def rows_total(self) -> tuple[int, bool]:
         """How many rows the run covers, and whether that is known; until the end it is judged by the bytes read."""
         if self._ended:
             return self._covered, True
         config, share = self._config, self._share
-        guess = math.ceil(self._table.passed / share) - config.skip if share > 0 else 0
+        guess = math.ceil(self._passed / share) - config.skip if share > 0 else 0
         return max(self._covered, min(guess, config.limit or guess)), False
 
     def close(self) -> None:
@@ -149,8 +179,8 @@ class RowReader:
 
 def _columns(config: SourceConfig, table: Table) -> dict[str, int]:
     columns = choose_columns(config, table.header)
-    name = table.header[columns["id"]]
-    if name in table.float_columns:
+    if columns["id"] in table.float_columns:
+        name = table.header[columns["id"]]
         raise InputError(f"{config.path} holds the ids of {name!r} as floats, which lose digits; store them as strings")
     return columns
 
@@ -208,36 +238,33 @@ def _named(role: str, name: str, names: list[str], header: tuple[str, ...]) -> i
         raise ConfigError(f"{flag} {name}: no such column; there are {', '.join(header)}") from None
 
 
-def _row(ordinal: int, cells: Cells | str, columns: Mapping[str, int], table: Table) -> Row | Record:
+def _row(ordinal: int, placed: Placed, roles: tuple[str, ...]) -> Row | Record:
     """One record as a row, or as the failure that says where and why it is none."""
+    place, cells = placed
     if isinstance(cells, str):
-        return _bad(ordinal, "", cells)
-    identity = cells[columns["id"]]
+        return _bad(ordinal, f"{place}: {cells}")
+    found = {role: cell for role, cell in zip(roles, cells, strict=True) if cell is not None}
+    identity = found.pop("id", "")
     if not identity:
-        return _bad(ordinal, "", f"{table.place()}: the id is empty")
-    fields: dict[str, str] = {}
-    for role, at in columns.items():
-        value = cells[at]
-        if role != "id" and value is not None:
-            fields[role] = value
-    return Row(row=ordinal, id=identity, fields=fields)
+        return _bad(ordinal, f"{place}: the id is empty")
+    return Row(row=ordinal, id=identity, fields=found)
 
 
-def _bad(ordinal: int, identity: str, message: str) -> Record:
-    return Record(row=ordinal, id=identity, outcome=Failure(kind=FailureKind.BAD_ROW, message=message))
+def _bad(ordinal: int, message: str) -> Record:
+    return Record(row=ordinal, id="", outcome=Failure(kind=FailureKind.BAD_ROW, message=message))
 
 
 def _check_file(path: Path) -> None:
     try:
-        mode = path.stat().st_mode
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ConfigError(f"--input {path} is not a regular file; give a .csv, .tsv, .parquet or .jsonl file")
+        path.open("rb").close()
     except FileNotFoundError:
         raise ConfigError(f"--input {path}: no such file") from None
     except OSError as error:
         raise ConfigError(f"--input {path}: {error.strerror}") from error
-    if not stat.S_ISREG(mode):
-        raise ConfigError(f"--input {path} is not a regular file; give a .csv, .tsv, .parquet or .jsonl file")
-    if not os.access(path, os.R_OK):
-        raise ConfigError(f"--input {path}: permission denied")
+    except ValueError as error:  # a NUL in the name
+        raise ConfigError(f"--input {str(path)!r}: {error}") from error
 
 
 def _digest_chunk(fd: int) -> str:
