@@ -7,10 +7,12 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import responses as REASONS  # noqa: N812 - a table of constants under a plain name
 from typing import Any
 
 import orjson
 
+from bench.conversation import Conversation
 from bench.scenario import Fault, Scenario, made_answer
 
 CHARS_PER_TOKEN = 4
@@ -39,11 +41,7 @@ class Answered:
 
     def response(self, seq: int) -> bytes:
         """The whole HTTP response."""
-        body = orjson.dumps(self.body(seq))
-        return (
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-simulated: true\r\nx-request-id: sim-%d\r\n"
-            b"content-length: %d\r\n\r\n%b" % (seq, len(body), body)
-        )
+        return http_response(200, orjson.dumps(self.body(seq)), {"x-request-id": f"sim-{seq}"})
 
     def body(self, seq: int) -> dict[str, Any]:
         return {
@@ -89,29 +87,37 @@ class Answered:
             case "finish":
                 body["choices"][0]["finish_reason"] = fault.finish_reason
         data = b"certainly no JSON" if fault.kind == "not_json" else orjson.dumps(body)
-        return (
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-simulated: true\r\ncontent-length: %d\r\n\r\n%b"
-            % (
-                len(data),
-                data,
-            )
-        )
+        return http_response(200, data, {"x-request-id": f"sim-{seq}"})
 
 
-def answer(scenario: Scenario, said: Mapping[str, Any], mark: int, *, prompt_tokens: int, max_tokens: int) -> Answered:
-    """The completion of a request: what it says follows from `mark`, the digest of its messages, alone."""
-    rng = random.Random(mark ^ scenario.seed)
-    schema = _schema(said, scenario.answer_schema)
+def http_response(status: int, body: bytes, headers: Mapping[str, str]) -> bytes:
+    """A whole HTTP/1.1 response."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = (
+        f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}\r\ncontent-type: application/json\r\nx-simulated: true\r\n"
+        f"{lines}content-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode("ascii") + body
+
+
+def answer(scenario: Scenario, asked: Conversation, *, prompt_tokens: int) -> Answered:
+    """The completion of a request: what it says follows from its messages alone.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError, RecursionError: no answer can be made under its schema.
+    """
+    rng = random.Random(asked.mark ^ scenario.seed)
+    schema = _schema(asked.said, scenario.answer_schema)
     content = PLAIN_ANSWER if schema is None else orjson.dumps(made_answer(schema, rng)).decode()
     tokens = max(math.ceil(len(content) / CHARS_PER_TOKEN), int(scenario.answer_tokens.draw(rng)))
     finish_reason = "stop"
-    if tokens > max_tokens:
-        content = content[: len(content) * max_tokens // tokens]
-        tokens, finish_reason = max_tokens, "length"
+    if tokens > asked.max_tokens:
+        content = content[: len(content) * asked.max_tokens // tokens]
+        tokens, finish_reason = asked.max_tokens, "length"
     return Answered(
         content=content,
         finish_reason=finish_reason,
-        model=str(said.get("model", "simulated")),
+        model=str(asked.said.get("model", "simulated")),
         prompt_tokens=prompt_tokens,
         completion_tokens=tokens,
         takes_s=scenario.latency.draw(rng) + tokens * scenario.s_per_output_token,
@@ -201,6 +207,9 @@ def _schema(said: Mapping[str, Any], known: Mapping[str, Any] | None) -> Mapping
     if not isinstance(asked, dict) or asked.get("type") != "json_schema":
         return known
     schema = asked.get("json_schema", {}).get("schema")
-    if not isinstance(schema, dict) or (known and known.get("required") == schema.get("required")):
+    if not isinstance(schema, dict):
+        return known
+    alike = known and all(known.get(key) == schema.get(key) for key in ("type", "required"))
+    if known and alike and known.get("properties", {}).keys() == schema.get("properties", {}).keys():
         return known
     return schema

@@ -1,4 +1,7 @@
-"""What the simulated provider received: totals always, entries if asked for. Tests take it as the truth about money."""
+"""What the simulated provider received: totals always, entries if asked for. Tests take it as the truth about money.
+
+An entry is written before its answer is sent, so that no client holds an answer the ledger's file does not know.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class Entry:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     delivered: bool = False
-    """Whether a whole answer was written to a connection that was still open."""
+    """Whether a whole completion was written to a connection that was still open; a refusal is none."""
 
 
 class Ledger:
@@ -43,9 +46,10 @@ class Ledger:
 
     def __init__(self, *, keep: int, path: Path | None = None) -> None:
         self._entries: deque[Entry] = deque(maxlen=keep)
-        self._keep = keep
         self._file = path.open("ab", buffering=0) if path else None
         self.requests = 0
+        self.malformed = 0
+        """Requests for a completion that were none; they have no entry."""
         self.by_status: Counter[int] = Counter()
         self.delivered = 0
         self.prompt_tokens = 0
@@ -63,6 +67,12 @@ class Ledger:
     ) -> None:
         if self._file:
             self._file.close()
+            self._file = None
+
+    def keep_at_least(self, entries: int) -> None:
+        """Keep more entries from now on; those held stay."""
+        if entries > (self._entries.maxlen or 0):
+            self._entries = deque(self._entries, maxlen=entries)
 
     def opened(self, entry: Entry) -> None:
         """A request has arrived whole."""
@@ -79,8 +89,7 @@ class Ledger:
         self.delivered += entry.delivered
         self.prompt_tokens += entry.prompt_tokens
         self.completion_tokens += entry.completion_tokens
-        if self._keep:
-            self._entries.append(entry)
+        self._entries.append(entry)
         if self._file:
             self._file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
 
@@ -88,6 +97,7 @@ class Ledger:
         return {
             "simulated": True,
             "requests": self.requests,
+            "malformed": self.malformed,
             "by_status": {str(status): count for status, count in sorted(self.by_status.items())},
             "delivered": self.delivered,
             "prompt_tokens": self.prompt_tokens,
@@ -104,9 +114,13 @@ class Ledger:
 
 
 def image_digest(url: str) -> str:
-    """Of the bytes inside a data URL, or of the URL itself if it is none."""
+    """Of the bytes inside a data URL, or of the URL itself if it is none.
+
+    Raises:
+        ValueError: the data is no base64.
+    """
     head, comma, data = url.partition(";base64,")
-    raw = base64.b64decode(data) if comma and head.startswith("data:") else url.encode()
+    raw = base64.b64decode(data, validate=True) if comma and head.startswith("data:") else url.encode()
     return hashlib.sha256(raw).hexdigest()[:16]
 
 

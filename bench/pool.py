@@ -44,6 +44,7 @@ SWEEP_BYTES = (16 << 10, 32 << 10, 64 << 10, 128 << 10, 300_000, 1_000_000)
 SWEEP_BODY_BYTES = 300_000_000
 """Bytes handed over in one run of the sweep, but at most so many rows:"""
 SWEEP_ROWS = 8000
+RECOVERING = ("Reelbatch EncoderPool", "pebble.ProcessPool", "ProcessPoolExecutor")
 CLEARLY = 0.9
 """A difference below a tenth is noise here."""
 BUSY_S = 0.01
@@ -106,9 +107,6 @@ class Killer:
         elif request.n_frames not in self._before and self.recovery_s is None:
             self.recovery_s = now - self._killed_s
         return self.recovery_s is not None
-
-
-RECOVERING = ("Reelbatch EncoderPool", "pebble.ProcessPool", "ProcessPoolExecutor")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,9 +306,7 @@ def main() -> None:
     columns = {"body_bytes": "body, bytes", "busy_s": "row takes, s", "pool": "pool", "ends": "after one SIGKILL"}
     columns |= {"recovery_s": "to a fresh worker's result, s", "rows_given_up": "rows given up"}
     print(table(recovered, columns))
-    print(
-        f"\n`stalled`: neither a result of a fresh worker nor an error within {STALLED_S:g} s; no row moves any more."
-    )
+    print(f"\n`stalled`: neither a result of a fresh worker nor an error when the trial was ended at {STALLED_S:g} s.")
     print("`BrokenProcessPool`: every row in the pool fails with this error, and it takes no more.")
 
 

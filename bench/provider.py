@@ -6,35 +6,50 @@ Protocol without tasks: a request is parsed once, its answer is one `call_later`
 
     POST /v1/chat/completions    GET /v1/models    GET /health
     GET /ledger    GET /ledger/rows?after=N    POST /scenario
+
+docs/simulate.md describes them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import re
 import socket
 import struct
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
+from typing import cast
+from urllib.parse import parse_qs
 
-import google_crc32c
 import httptools
 import orjson
 
-from bench.answers import Answered, Refused, answer, refusal
+from bench.answers import Answered, Refused, answer, http_response, refusal
+from bench.conversation import UNUSABLE, Conversation, read_conversation
 from bench.ledger import Entry, Ledger, image_digest, row_in
-from bench.scenario import Fault, Scenario, TokenBucket, scenario_from_dict
+from bench.scenario import Fault, Scenario, RateLimits, scenario_from_dict
 from engine.errors import ConfigError
 
 MAX_BODY_BYTES = 64 << 20
-BYTES_PER_TOKEN = 4
-MESSAGE_TOKENS = 16
-REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
 HUGE_BYTES = 32 << 20
+DELIVERED = frozenset({"fenced", "cut_json", "no_usage", "absurd_usage", "finish"})
+"""Faults whose answer arrives as a whole completion all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One HTTP request."""
+
+    method: str
+    url: bytes
+    headers: Mapping[bytes, bytes]
+    body: bytes | None
+    """None if it was too large to be kept."""
+    keep_alive: bool
 
 
 class Provider:
@@ -42,12 +57,12 @@ class Provider:
 
     def __init__(self, scenario: Scenario, *, ledger_path: Path | None = None) -> None:
         self.ledger = Ledger(keep=scenario.ledger_rows, path=ledger_path)
+        self.connections: set[Connection] = set()
         self._loop = asyncio.get_running_loop()
         self._started_s = self._loop.time()
         self._server: asyncio.Server | None = None
-        self._attempts: Counter[int] = Counter()
         self._busy = 0
-        self._queue: deque[Callable[[], None]] = deque()
+        self._queue: deque[tuple[_Job, Answered, Fault | None]] = deque()
         self._set(scenario)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
@@ -59,21 +74,29 @@ class Provider:
         """Close the socket and every connection."""
         if self._server is not None:
             self._server.close()
-            if hasattr(self._server, "close_clients"):
-                self._server.close_clients()
+            for connection in tuple(self.connections):
+                connection.abort()
+            await self._server.wait_closed()
         with self.ledger:
             pass
 
     def elapsed_s(self) -> float:
         return self._loop.time() - self._started_s
 
-    def handle(self, method: str, url: bytes, headers: Mapping[bytes, bytes], body: bytes, to: Connection) -> None:
+    def handle(self, asked: Asked, to: Connection) -> None:
         """Answer one request on its connection, now or later."""
-        parts = urlsplit(url.decode("latin-1"))
-        path = parts.path.removeprefix("/v1").rstrip("/") or "/"
-        match method, path:
+        try:
+            parts = httptools.parse_url(asked.url)
+        except httptools.HttpParserInvalidURLError:
+            to.send(400, refusal(self.scenario, 400, "no address").body)
+            return
+        path = (parts.path or b"/").decode("latin-1").removeprefix("/v1").rstrip("/") or "/"
+        if asked.body is None:
+            to.send(413, refusal(self.scenario, 413, "Request body too large").body)
+            return
+        match asked.method, path:
             case "POST", "/chat/completions":
-                self._chat(headers, body, to)
+                self._chat(asked.headers, asked.body, to)
             case "GET", "/models":
                 to.send(200, {"object": "list", "data": [{"id": "simulated", "object": "model"}]})
             case "GET", "/health":
@@ -81,10 +104,9 @@ class Provider:
             case "GET", "/ledger":
                 to.send(200, self.ledger.totals())
             case "GET", "/ledger/rows":
-                after = int(parse_qs(parts.query).get("after", ["0"])[0])
-                to.send(200, {"rows": self.ledger.entries(after=after)})
+                self._show_entries((parts.query or b"").decode("latin-1"), to)
             case "POST", "/scenario":
-                self._replace_scenario(body, to)
+                self._replace_scenario(asked.body, to)
             case _, "/chat/completions" | "/models" | "/health" | "/ledger" | "/ledger/rows" | "/scenario":
                 to.send(405, refusal(self.scenario, 405, "method not allowed").body)
             case _:
@@ -92,95 +114,110 @@ class Provider:
 
     def _set(self, scenario: Scenario) -> None:
         self.scenario = scenario
+        self._set_at_s = self.elapsed_s()
+        self._attempts: Counter[int] | None = Counter() if any(f.first_attempts for f in scenario.faults) else None
         self._rng = random.Random(scenario.seed)
         self._rows = re.compile(scenario.row_pattern) if scenario.row_pattern else None
-        self._requests, self._tokens = TokenBucket(at_s=self.elapsed_s()), TokenBucket(at_s=self.elapsed_s())
+        self._limits = RateLimits(scenario)
+        self.ledger.keep_at_least(scenario.ledger_rows)
+
+    def _show_entries(self, query: str, to: Connection) -> None:
+        try:
+            after = int(parse_qs(query).get("after", ["0"])[0])
+        except ValueError:
+            to.send(400, refusal(self.scenario, 400, "after must be a whole number").body)
+        else:
+            to.send(200, {"rows": self.ledger.entries(after=after)})
 
     def _replace_scenario(self, body: bytes, to: Connection) -> None:
         try:
-            self._set(scenario_from_dict(orjson.loads(body)))
+            told = scenario_from_dict(orjson.loads(body))
         except (ConfigError, orjson.JSONDecodeError) as error:
             to.send(400, refusal(self.scenario, 400, str(error)).body)
-        else:
-            to.send(200, {"status": "ok"})
+            return
+        if told.answer_schema is None:
+            told = dataclasses.replace(told, answer_schema=self.scenario.answer_schema)
+        self._set(told)
+        to.send(200, {"status": "ok"})
 
     def _chat(self, headers: Mapping[bytes, bytes], body: bytes, to: Connection) -> None:
         scenario = self.scenario
         try:
-            said = orjson.loads(body)
-            messages = said["messages"]
-            texts, images = _parts(messages)
-            max_tokens = int(said.get("max_tokens") or said.get("max_completion_tokens") or 1024)
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-            to.send(400, refusal(scenario, 400, "the body is no chat completion request").body)
+            asked = read_conversation(body)
+            entry = self._entry(asked, len(body))
+        except UNUSABLE as error:
+            self.ledger.malformed += 1
+            why = f"the body is no chat completion request: {type(error).__name__}: {error}"
+            to.send(400, refusal(scenario, 400, why).body)
             return
-        mark = _digest(texts, images)
-        self._attempts[mark] += 1
-        entry = Entry(
-            seq=self.ledger.requests + 1,
-            received_s=self.elapsed_s(),
-            row=row_in(self._rows, texts[-1] if texts else ""),
-            digest=f"{mark:016x}",
-            images=len(images),
-            image_digests=[image_digest(url) for url in images] if scenario.digest_images else [],
-            body_bytes=len(body),
-            max_tokens=max_tokens,
-            prompt_tokens=MESSAGE_TOKENS
-            + sum(map(len, texts)) // BYTES_PER_TOKEN
-            + len(images) * scenario.tokens_per_image,
-        )
         self.ledger.opened(entry)
         job = _Job(self, entry, to)
+        attempt = 1
+        if self._attempts is not None:
+            self._attempts[asked.mark] += 1
+            attempt = self._attempts[asked.mark]
         if scenario.api_key and headers.get(b"authorization") != b"Bearer " + scenario.api_key.encode():
             job.refuse(refusal(scenario, 401, "invalid API key", code="invalid_api_key"))
             return
-        fault = scenario.fault_for(elapsed_s=entry.received_s, text=body, attempt=self._attempts[mark], rng=self._rng)
+        fault = None
+        if scenario.faults:
+            since_s, text = entry.received_s - self._set_at_s, "\n".join(asked.texts)
+            fault = scenario.fault_for(elapsed_s=since_s, text=text, attempt=attempt, rng=self._rng)
         if (limited := self._limited(entry)) is not None:
             job.refuse(limited)
         elif fault is not None and fault.kind == "status":
             job.refuse(refusal(scenario, fault.status, fault.message, code=fault.code, retry_after=fault.retry_after))
         else:
-            self._work(job, self._answer(said, mark, entry), fault)
+            self._work(job, asked, fault)
 
-    def _answer(self, said: Mapping[str, Any], mark: int, entry: Entry) -> Answered:
-        return answer(self.scenario, said, mark, prompt_tokens=entry.prompt_tokens, max_tokens=entry.max_tokens)
+    def _entry(self, asked: Conversation, body_bytes: int) -> Entry:
+        scenario = self.scenario
+        return Entry(
+            seq=self.ledger.requests + 1,
+            received_s=self.elapsed_s(),
+            row=row_in(self._rows, asked.texts[-1] if asked.texts else ""),
+            digest=f"{asked.mark:016x}",
+            images=len(asked.images),
+            image_digests=[image_digest(url) for url in asked.images] if scenario.digest_images else [],
+            body_bytes=body_bytes,
+            max_tokens=asked.max_tokens,
+            prompt_tokens=asked.prompt_tokens(tokens_per_image=scenario.tokens_per_image),
+        )
 
     def _limited(self, entry: Entry) -> Refused | None:
         """The 429 this request gets, or None after its share has been taken."""
-        scenario, now_s = self.scenario, self.elapsed_s()
-        factor = scenario.limit_factor(now_s)
-        wait_s = self._requests.take(1, per_min=scenario.requests_per_min * factor, now_s=now_s)
-        kind = "request"
-        if not wait_s:
-            kind = "token"
-            amount = entry.prompt_tokens + entry.max_tokens
-            wait_s = self._tokens.take(amount, per_min=scenario.tokens_per_min * factor, now_s=now_s)
-        if not wait_s:
+        scenario, since_s = self.scenario, entry.received_s - self._set_at_s
+        limited = self._limits.take(tokens=entry.prompt_tokens + entry.max_tokens, since_s=since_s)
+        if limited is None:
             return None
+        kind, wait_s = limited
         return refusal(scenario, 429, f"{kind} limit reached", code=f"dynamic_{kind}_limited", wait_s=wait_s)
 
-    def _work(self, job: _Job, answered: Answered, fault: Fault | None) -> None:
+    def _work(self, job: _Job, asked: Conversation, fault: Fault | None) -> None:
         scenario = self.scenario
-        if scenario.slots and self._busy >= scenario.slots:
-            if scenario.queue and len(self._queue) >= scenario.queue:
-                job.refuse(refusal(scenario, 503, "the model is out of capacity", code="capacity_exceeded"))
-                return
-            self._queue.append(lambda: self._begin(job, answered, fault))
+        try:
+            answered = answer(scenario, asked, prompt_tokens=job.entry.prompt_tokens)
+        except UNUSABLE:
+            job.refuse(refusal(scenario, 400, "no answer can be made up under this response_format"))
             return
-        self._begin(job, answered, fault)
+        if not scenario.slots and answered.takes_s <= 0:
+            job.deliver(answered, fault)
+        elif not scenario.slots or self._busy < scenario.slots:
+            self._begin(job, answered, fault)
+        elif scenario.queue and len(self._queue) >= scenario.queue:
+            job.refuse(refusal(scenario, 503, "the model is out of capacity", code="capacity_exceeded"))
+        else:
+            self._queue.append((job, answered, fault))
 
     def _begin(self, job: _Job, answered: Answered, fault: Fault | None) -> None:
         self._busy += 1
-        if answered.takes_s > 0:
-            self._loop.call_later(answered.takes_s, self._end, job, answered, fault)
-        else:
-            self._end(job, answered, fault)
+        self._loop.call_later(answered.takes_s, self._end, job, answered, fault)
 
     def _end(self, job: _Job, answered: Answered, fault: Fault | None) -> None:
         self._busy -= 1
         job.deliver(answered, fault)
-        if self._queue and (not self.scenario.slots or self._busy < self.scenario.slots):
-            self._queue.popleft()()
+        while self._queue and (not self.scenario.slots or self._busy < self.scenario.slots):
+            self._begin(*self._queue.popleft())
 
 
 class _Job:
@@ -198,8 +235,11 @@ class _Job:
 
     def deliver(self, answered: Answered, fault: Fault | None) -> None:
         self.entry.completion_tokens = answered.completion_tokens
-        whole = fault is None or fault.kind in {"fenced", "cut_json", "no_usage", "absurd_usage", "finish", "drip"}
-        self._close(200, delivered=whole and not self.to.closed)
+        if fault is not None and fault.kind == "drip":
+            whole = answered.response(self.entry.seq)
+            self.to.drip(whole, max(1, fault.after_bytes), lambda arrived: self._close(200, delivered=arrived))
+            return
+        self._close(200, delivered=not self.to.closed and (fault is None or fault.kind in DELIVERED))
         if fault is None:
             self.to.send_raw(answered.response(self.entry.seq))
         else:
@@ -218,26 +258,36 @@ class Connection(asyncio.Protocol):
         self._provider = provider
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[tuple[str, bytes, dict[bytes, bytes], bytes]] = deque()
+        self._waiting: deque[Asked] = deque()
         self._busy = False
+        self._going_on = False
+        self._keep_alive = True
         self._reset()
-        self.closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing sent now would arrive."""
+        return self._transport is None or self._transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._provider.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
-        self.closed = True
+        self._provider.connections.discard(self)
+        self._waiting.clear()
 
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.send(400, {"error": {"message": "no HTTP request"}})
-            self.abort()
+        except httptools.HttpParserCallbackError:
+            raise
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._keep_alive = False
+            self.send(400, {"error": {"message": "no HTTP/1.1 request"}})
 
     def on_url(self, url: bytes) -> None:
-        self._url = url
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.lower()] = value
@@ -249,14 +299,20 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
         if self._size > MAX_BODY_BYTES:
-            self.send(413, {"error": {"message": "Request body too large"}})
-            self.abort()
+            self._body.clear()
         else:
             self._body.append(body)
 
     def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            # What follows is in another protocol: `data_received` says that it is not spoken here.
+            return
+        method = self._parser.get_method().decode()
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._waiting.append((self._parser.get_method().decode(), self._url, self._headers, body))
+        # A client that asks for headers alone would take the body of our refusal for the next response.
+        keep_alive = self._parser.should_keep_alive() and method != "HEAD"
+        fits = self._size <= MAX_BODY_BYTES
+        self._waiting.append(Asked(method, self._url, self._headers, body if fits else None, keep_alive))
         self._reset()
         self._next()
 
@@ -267,7 +323,7 @@ class Connection(asyncio.Protocol):
     def send_raw(self, response: bytes, *, last: bool = False) -> None:
         if self._transport is not None and not self.closed:
             self._transport.write(response)
-            if last:
+            if last or not self._keep_alive:
                 self._transport.close()
         self._busy = False
         self._next()
@@ -277,6 +333,7 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             raw = self._transport.get_extra_info("socket")
             if raw is not None and not self.closed:
+                # Closed with a linger of 0 s, a TCP connection ends with RST instead of FIN.
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
 
@@ -292,47 +349,45 @@ class Connection(asyncio.Protocol):
                 self.send_raw(b"", last=True)
             case "cut_body":
                 head, _, body = whole.partition(b"\r\n\r\n")
-                self.send_raw(head + b"\r\n\r\n" + body[: fault.after_bytes], last=True)
+                self.send_raw(head + b"\r\n\r\n" + body[: min(fault.after_bytes, len(body) - 1)], last=True)
             case "wrong_length":
                 self.send_raw(whole.replace(b"content-length: ", b"content-length: 9", 1), last=True)
             case "huge":
                 self.send_raw(http_response(200, b" " * HUGE_BYTES, {}))
-            case "drip":
-                self._drip(whole, max(1, fault.after_bytes))
             case _:
                 self.send_raw(answered.distorted(fault, seq))
 
-    def _drip(self, data: bytes, bytes_per_s: int) -> None:
-        loop = asyncio.get_running_loop()
+    def drip(self, data: bytes, bytes_per_s: int, done: Callable[[bool], None]) -> None:
+        """Send so much a second; `done` is told whether all of it went out."""
         if self._transport is None or self.closed:
+            done(False)
             return
-        self._transport.write(data[:bytes_per_s])
-        if data[bytes_per_s:]:
-            loop.call_later(1.0, self._drip, data[bytes_per_s:], bytes_per_s)
+        now, later = data[:bytes_per_s], data[bytes_per_s:]
+        if later:
+            self._transport.write(now)
+            asyncio.get_running_loop().call_later(1.0, self.drip, later, bytes_per_s, done)
         else:
-            self.send_raw(b"")
+            done(True)
+            self.send_raw(now)
 
     def _next(self) -> None:
-        if self._waiting and not self._busy:
-            self._busy = True
-            method, url, headers, body = self._waiting.popleft()
-            self._provider.handle(method, url, headers, body, self)
+        if self._going_on:
+            # An answer given at once: the loop below, which asked for it, takes the next request. No deep recursion.
+            return
+        self._going_on = True
+        try:
+            while self._waiting and not self._busy and not self.closed:
+                asked = self._waiting.popleft()
+                self._busy, self._keep_alive = True, asked.keep_alive
+                self._provider.handle(asked, self)
+        finally:
+            self._going_on = False
 
     def _reset(self) -> None:
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
         self._size = 0
-
-
-def http_response(status: int, body: bytes, headers: Mapping[str, str]) -> bytes:
-    """A whole HTTP/1.1 response."""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    head = (
-        f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}\r\ncontent-type: application/json\r\nx-simulated: true\r\n"
-        f"{lines}content-length: {len(body)}\r\n\r\n"
-    )
-    return head.encode("latin-1") + body
 
 
 async def serve(
@@ -345,30 +400,3 @@ async def serve(
         await asyncio.Event().wait()
     finally:
         await provider.stop()
-
-
-def _parts(messages: Any) -> tuple[list[str], list[str]]:
-    """The texts and the image addresses of a conversation, in order."""
-    texts: list[str] = []
-    images: list[str] = []
-    for message in messages:
-        content = message["content"]
-        if isinstance(content, str):
-            texts.append(content)
-            continue
-        for part in content:
-            if part["type"] == "text":
-                texts.append(part["text"])
-            elif part["type"] == "image_url":
-                images.append(part["image_url"]["url"])
-    return texts, images
-
-
-def _digest(texts: list[str], images: list[str]) -> int:
-    """64 bits that follow from the messages alone; two CRCs, since images are large and this is no security."""
-    low = high = 0
-    for part in (*texts, *images):
-        data = part.encode("utf-8", "surrogatepass")
-        low = int(google_crc32c.extend(low, data))
-        high = int(google_crc32c.extend(high, len(data).to_bytes(4, "little")))
-    return (high << 32) | low

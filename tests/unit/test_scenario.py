@@ -47,18 +47,18 @@ def test_the_first_fault_that_strikes_wins() -> None:
     scenario = Scenario(faults=(early, odd))
     rng = random.Random(1)
 
-    def fault(elapsed_s: float, text: bytes, attempt: int = 1) -> Fault | None:
+    def fault(elapsed_s: float, text: str, attempt: int = 1) -> Fault | None:
         return scenario.fault_for(elapsed_s=elapsed_s, text=text, attempt=attempt, rng=rng)
 
-    assert fault(0.5, b"even") is None
-    assert fault(1.0, b"odd") is early
-    assert fault(2.0, b"odd") is odd
-    assert fault(2.0, b"odd", attempt=2) is None
+    assert fault(0.5, "even") is None
+    assert fault(1.0, "odd") is early
+    assert fault(2.0, "odd") is odd
+    assert fault(2.0, "odd", attempt=2) is None
 
 
 def test_a_share_of_faults_is_a_share() -> None:
     scenario, rng = Scenario(faults=(Fault(kind="close", share=0.2),)), random.Random(5)
-    struck = sum(scenario.fault_for(elapsed_s=0, text=b"", attempt=1, rng=rng) is not None for _ in range(5000))
+    struck = sum(scenario.fault_for(elapsed_s=0, text="", attempt=1, rng=rng) is not None for _ in range(5000))
     assert struck / 5000 == pytest.approx(0.2, abs=0.02)
 
 
