@@ -31,7 +31,7 @@ import orjson
 from bench.answers import Answered, Refused, answer, http_response, refusal
 from bench.conversation import UNUSABLE, Conversation, read_conversation
 from bench.ledger import Entry, Ledger, image_digest, row_in
-from bench.scenario import Fault, Scenario, RateLimits, scenario_from_dict
+from bench.scenario import Fault, RateLimits, Scenario, scenario_from_dict
 from engine.errors import ConfigError
 
 MAX_BODY_BYTES = 64 << 20
