@@ -169,9 +169,11 @@ class Run:
                 group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
             error = first_error(errors)
-            if not isinstance(error, EngineError):
+            if isinstance(error, EngineError):
+                self.stop.ask(str(error), error=error)
+            elif not (self.stop.asked and isinstance(error, anyio.BrokenResourceError)):
                 raise
-            self.stop.ask(str(error), error=error)
+            # A batch that the reading thread still brought after the stop finds nobody to take it, and need not.
 
     async def _read(self) -> None:
         async with self._rows.producing():

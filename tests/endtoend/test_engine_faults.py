@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import random
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,3 +157,26 @@ def test_calls_run_ahead_of_the_sink_by_no_more_than_the_streams_hold(tmp_path: 
     )
     assert len(sink.results) == 3000
     assert sink.most_ahead <= 256 + 16 + 1
+
+
+class StoppedWhileReading(MemorySink):
+    """Has the run stopped from inside the reading thread, which then goes on reading for a while."""
+
+    def is_done(self, row: int) -> bool:
+        if row == 300:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+        return super().is_done(row)
+
+
+def test_a_batch_that_comes_after_the_stop_is_left_for_the_next_life(tmp_path: Path) -> None:
+    sink = StoppedWhileReading()
+    client = Answering()
+    last = run(
+        write(tmp_path / "t.csv", [f"good-{row}" for row in range(2000)]),
+        encoder=Misbehaving(),
+        sink=sink,
+        client=client,
+    )
+    assert last.stopping == "SIGTERM"
+    assert len(sink.results) == client.calls < 2000
