@@ -47,7 +47,7 @@ FENCES = {
     "rich": {"engine/console.py"},
     "uvloop": {"labels/job.py", "bench/provider_speed.py"},
     "cyclopts": {"cli.py"},
-    "httptools": {"bench/provider.py"},
+    "httptools": {"bench/connection.py"},
     "pyarrow": {"engine/readers.py"},
 }
 """Libraries that only these files may name."""
