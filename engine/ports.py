@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,10 +33,21 @@ class Client(Protocol):
         ...
 
 
+EncodeAgain = Callable[[Row], Awaitable[Request | Record]]
+"""Makes the request of one row within its `reduction`; a record if it cannot be made."""
+
+
 class Reader(Protocol):
     """Reads labels out of a reply's text."""
 
     def read(self, text: str) -> Answer: ...
+
+    def repair(self, text: str) -> bytes | None:
+        """The head of a request, as in `Request.head`, that asks a model to put this answer into its right form.
+
+        It holds the text alone, no frames. None if no such request makes sense.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +73,7 @@ class Sink(Protocol):
     """Keeps records. `put` is cheap and holds them in memory; `commit` makes them last."""
 
     def is_done(self, row: int) -> bool:
-        """Whether this row needs no further work."""
+        """Whether this life has no work to do on the row."""
         ...
 
     def put(self, record: Record) -> None:
@@ -85,7 +97,10 @@ class Sink(Protocol):
 
     @property
     def learnt(self) -> dict[str, Any]:
-        """What a later life of the run should know, as JSON values; kept with the rows."""
+        """What a later life of the run should know, as JSON values; kept with the rows.
+
+        `spent`, a small object of numbers, is kept with every commit; the rest less often, and when the sink closes.
+        """
         ...
 
     def statistics(self) -> SinkStatistics: ...

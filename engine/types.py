@@ -37,6 +37,50 @@ class FailureKind(StrEnum):
     """The provider refuses key, account, model or address. Ends a run, never burns a row."""
     BAD_REPLY = "bad_reply"
     """The reply was not a chat completion."""
+    TOO_LARGE = "too_large"
+    """The model cannot take this row, even after everything that may be reduced was."""
+    POISON_REQUEST = "poison_request"
+    """The provider fails on this row, time after time, while it answers others."""
+    TRUNCATED = "truncated"
+    """The answer was cut off and has been withdrawn from the results, to be asked for again."""
+
+
+class Fix(StrEnum):
+    """What a smaller request would have to be smaller in. The value stands in messages."""
+
+    CONTEXT = "context"
+    """Tokens: the prompt, or the prompt and the tokens asked for."""
+    IMAGES = "images"
+    """How many pictures, or how large one is."""
+    SIZE = "size"
+    """Bytes of the body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduction:
+    """What a row's request may hold at most. None is no bound."""
+
+    max_frames: int | None = None
+    """Frames, evenly thinned."""
+    max_side_px: int | None = None
+    """The longer side of a frame, in pixels."""
+    max_text_chars: int | None = None
+    """Characters of the row's text, the middle of its parts left out."""
+
+    def __and__(self, other: Reduction) -> Reduction:
+        """The bounds of both."""
+        return Reduction(
+            max_frames=_lower(self.max_frames, other.max_frames),
+            max_side_px=_lower(self.max_side_px, other.max_side_px),
+            max_text_chars=_lower(self.max_text_chars, other.max_text_chars),
+        )
+
+
+def _lower(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else min(one, other)
+
+
+WHOLE = Reduction()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +93,8 @@ class Row:
     """What the user calls it. Data: kept to the letter, never trusted as a path."""
     fields: Mapping[str, str]
     """`transcript`, `description`, `embedded_text`, `video`, as far as the input has them."""
+    reduction: Reduction = WHOLE
+    """What its request may hold; smaller after a provider could not take it whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +117,7 @@ class MediaNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One call, ready to send. The body is `head`, max_tokens in digits, `tail`."""
+    """One call, ready to send. The body is `head`, max_tokens in digits, what the lane adds, `tail`."""
 
     row: int
     id: str
@@ -83,13 +129,16 @@ class Request:
     media: tuple[MediaNote, ...] = ()
     degraded: tuple[str, ...] = ()
     """What this row lost on the way, as codes for the result line."""
+    made_of: Row | None = None
+    """The row itself, for making the request again, smaller; None where that cannot be."""
 
     @property
     def n_bytes(self) -> int:
         return len(self.head) + len(self.tail)
 
-    def body(self, max_tokens: int) -> bytes:
-        return b"%b%d%b" % (self.head, max_tokens, self.tail)
+    def body(self, max_tokens: int, fields: bytes = b"") -> bytes:
+        """The body; `fields` are further members of the object, each begun by a comma, such as `,"model":"m"`."""
+        return b"%b%d%b%b" % (self.head, max_tokens, fields, self.tail)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +159,14 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RateHint:
+    """What a response's headers say of the provider's limits. Advice, often wrong: None where it says nothing."""
+
+    requests_per_s: float | None = None
+    tokens_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """One chat completion."""
 
@@ -120,6 +177,7 @@ class Reply:
     model: str
     request_id: str | None
     latency_s: float
+    hint: RateHint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,8 @@ from sinks.files import Files, replace_file, write_all
 from sinks.rows import RowSet
 
 LOG, SLOTS = "commit.log", ("snapshot-a", "snapshot-b")
+SPENT = "spent"
+"""The one entry of `learnt` that every commit record carries: money must not be forgotten by a kill."""
 CRC_CHARS = 8
 
 
@@ -39,6 +41,8 @@ class Commit:
     """Rows with a result, this commit included."""
     failed: int
     """Rows whose end is a failure, this commit included."""
+    spent: dict[str, Any] | None = None
+    """What the calls of all lives have cost, as the engine counts it; None if it has said nothing."""
 
 
 @dataclass(slots=True)
@@ -53,7 +57,7 @@ class State:
     failures: RowSet = field(default_factory=RowSet)
     """Rows with a failure line; one that has a result as well counts as done."""
     learnt: dict[str, Any] = field(default_factory=dict)
-
+    """What the engine wants a later life to know, as of the snapshot; `spent` alone as of the newest commit."""
     superseded: int = 0
     """Rows that have both."""
 
@@ -98,8 +102,21 @@ def read_log(data: bytes) -> tuple[list[Commit], int]:
     return commits, end
 
 
-def encode_snapshot(state: State) -> bytes:
-    said = {
+def spent_in(state: State) -> dict[str, Any] | None:
+    """A copy of what the engine has told of money, for a commit record."""
+    spent = state.learnt.get(SPENT)
+    return None if spent is None else dict(spent)
+
+
+def restore_spent(state: State, commits: list[Commit]) -> None:
+    """Bring the money in a snapshot's state up to the commits after it."""
+    newest = next((commit.spent for commit in reversed(commits) if commit.spent is not None), None)
+    if newest is not None:
+        state.learnt[SPENT] = newest
+
+
+def state_as_json(state: State) -> dict[str, Any]:
+    return {
         "seq": state.seq,
         "epoch": state.epoch,
         "ends": state.ends,
@@ -108,18 +125,21 @@ def encode_snapshot(state: State) -> bytes:
         "results": base64.b64encode(state.results.packed()).decode(),
         "failures": base64.b64encode(state.failures.packed()).decode(),
     }
-    return sealed(orjson.dumps(said))
+
+
+def state_from_json(said: dict[str, Any]) -> State:
+    rows = {name: RowSet.unpacked(base64.b64decode(said[name])) for name in ("results", "failures")}
+    return State(**(said | rows))
+
+
+def encode_snapshot(state: State) -> bytes:
+    return sealed(orjson.dumps(state_as_json(state)))
 
 
 def decode_snapshot(data: bytes) -> State | None:
     """The state of a whole snapshot, or None."""
     body = unsealed(data)
-    if body is None:
-        return None
-    said = orjson.loads(body)
-    for name in ("results", "failures"):
-        said[name] = RowSet.unpacked(base64.b64decode(said[name]))
-    return State(**said)
+    return None if body is None else state_from_json(orjson.loads(body))
 
 
 class Checkpoint:
@@ -173,15 +193,27 @@ class Checkpoint:
 
     def snapshot(self, state: State) -> None:
         """Write the state over the older snapshot, then drop the records that no snapshot needs any more."""
-        slot = min(SLOTS, key=lambda name: self._slot_seqs[name])
-        replace_file(self._files, self._folder / slot, encode_snapshot(state))
-        self._slot_seqs[slot] = state.seq
+        self._write_slot(min(SLOTS, key=lambda name: self._slot_seqs[name]), state)
         oldest = min(self._slot_seqs.values())
         if oldest and self._kept and self._kept[0][0] <= oldest:
-            self._kept = [(seq, line) for seq, line in self._kept if seq > oldest]
-            replace_file(self._files, self._folder / LOG, b"".join(line for _, line in self._kept))
-            old, self._log = self._log, self._files.open_append(self._folder / LOG)
-            self._files.close(old)
+            self._keep_after(oldest)
+
+    def restart(self, state: State) -> None:
+        """Make the state what both snapshots hold and the log go on from; nothing older is left to read."""
+        for slot in SLOTS:
+            self._write_slot(slot, state)
+        self._keep_after(state.seq)
+
+    def _write_slot(self, slot: str, state: State) -> None:
+        replace_file(self._files, self._folder / slot, encode_snapshot(state))
+        self._slot_seqs[slot] = state.seq
+
+    def _keep_after(self, seq: int) -> None:
+        self._kept = [(number, line) for number, line in self._kept if number > seq]
+        replace_file(self._files, self._folder / LOG, b"".join(line for _, line in self._kept))
+        if self._log >= 0:
+            self.close()
+            self._log = self._files.open_append(self._folder / LOG)
 
     def close(self) -> None:
         if self._log >= 0:

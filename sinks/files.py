@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
+PIECE_BYTES = 1 << 20
+"""Read or written at once where a file may be larger than memory; a disk gains nothing from more."""
+PARTIAL = ".partial"
+"""How the name of a file ends that is not whole yet."""
 _ALWAYS = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -20,6 +25,9 @@ class Files:
     def open_append(self, path: Path) -> int:
         """A descriptor that writes at the end; the file is created if missing."""
         return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _ALWAYS, FILE_MODE)
+
+    def open_read(self, path: Path) -> int:
+        return os.open(path, os.O_RDONLY | _ALWAYS)
 
     def open_new(self, path: Path) -> int:
         """A descriptor of an empty file, whatever stood there."""
@@ -44,6 +52,10 @@ class Files:
 
     def rename(self, old: Path, new: Path) -> None:
         old.replace(new)
+
+    def unlink(self, path: Path) -> None:
+        """Take the name away, if it is there."""
+        path.unlink(missing_ok=True)
 
     def truncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
@@ -77,14 +89,59 @@ def read_all(files: Files, fd: int, start: int, end: int) -> bytes:
     return b"".join(parts)
 
 
-def replace_file(files: Files, path: Path, data: bytes) -> None:
-    """Put `data` at `path`, so that after any crash there is the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    fd = files.open_new(partial)
+@contextmanager
+def reading_lines(files: Files, path: Path, end: int) -> Iterator[Iterator[bytes]]:
+    """The lines in the first `end` bytes of a file, newlines included, a piece in memory at a time."""
+    fd = files.open_read(path)
     try:
-        write_all(files, fd, data)
+        yield _lines(files, fd, end)
+    finally:
+        files.close(fd)
+
+
+def _lines(files: Files, fd: int, end: int) -> Iterator[bytes]:
+    at, rest = 0, b""
+    while at < end and (piece := files.read(fd, min(PIECE_BYTES, end - at), at)):
+        at += len(piece)
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line + b"\n"
+    if rest:
+        yield rest
+
+
+@contextmanager
+def writing_new(files: Files, path: Path) -> Iterator[Callable[[bytes], None]]:
+    """What takes the bytes of a new file, a piece in memory at a time; they are on the disk once the context ends."""
+    waiting = bytearray()
+
+    def flush() -> None:
+        write_all(files, fd, bytes(waiting))
+        waiting.clear()
+
+    def put(data: bytes) -> None:
+        waiting.extend(data)
+        if len(waiting) >= PIECE_BYTES:
+            flush()
+
+    fd = files.open_new(path)
+    try:
+        yield put
+        flush()
         files.sync_data(fd)
     finally:
         files.close(fd)
+
+
+def replace_file(files: Files, path: Path, data: bytes) -> None:
+    """Put `data` at `path`, so that after any crash there is the old file or the new one."""
+    partial = partial_of(path)
+    with writing_new(files, partial) as put:
+        put(data)
     files.rename(partial, path)
     files.sync_folder(path.parent)
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file is written before it gets its name."""
+    return path.with_name(path.name + PARTIAL)

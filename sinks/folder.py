@@ -25,6 +25,10 @@ INFORMATIVE = frozenset({"path"})
 """Fields of the input that may differ: a moved file is the same input."""
 
 
+def shard_name(folder: str, number: int) -> str:
+    return f"{folder}/shard-{number:05d}.jsonl"
+
+
 class FolderLock:
     """The kernel's lock on `run.lock`: gone with the process that holds it, however that ends."""
 
@@ -93,6 +97,15 @@ def start_folder(out: Path, manifest: Mapping[str, object], *, shards: int, file
         files.sync_folder(out.parent)
     except OSError as error:
         raise FolderInUse(f"the run folder {out} cannot be written: {error.strerror}") from error
+
+
+def continue_folder(out: Path, manifest: Mapping[str, object], *, resume: bool) -> int:
+    """Check that the run in the folder may be gone on with; its number of shards."""
+    if not resume:
+        raise FolderInUse(f"{out} holds a run already; go on with it by --resume, or take another --out")
+    stored = read_manifest(out)
+    check_same_run(out, stored, manifest)
+    return int(stored["shards"])
 
 
 def check_same_run(out: Path, stored: Mapping[str, Any], manifest: Mapping[str, object]) -> None:

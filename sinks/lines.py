@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from engine.types import Failure, MediaNote, Record, Usage
+from engine.types import Failure, FailureKind, MediaNote, Record, Usage
 
 MAX_MESSAGE_CHARS = 2000
 RESULT_KEYS = [
@@ -27,6 +28,7 @@ RESULT_KEYS = [
     "degraded",
     "request_id",
 ]
+CUT_MARK = b'"truncated":true'
 FAILURE_KEYS = ["row", "meta_id", "kind", "status", "message", "attempt", "usage"]
 
 
@@ -41,6 +43,46 @@ def line_of(record: Record) -> bytes:
 
 def row_of(line: bytes, *, keys: list[str]) -> int | None:
     """The row of a whole, valid line of ours, or None."""
+    said = _said(line, keys=keys)
+    return None if said is None else int(said["row"])
+
+
+def kind_of(line: bytes) -> tuple[int, str] | None:
+    """Row and kind of a whole, valid failure line, or None."""
+    said = _said(line, keys=FAILURE_KEYS)
+    return None if said is None else (said["row"], said["kind"])
+
+
+def cut_answer(line: bytes) -> dict[str, Any] | None:
+    """What a whole, valid result line says, if its answer was cut off; else None."""
+    # Nearly every line is told apart by its bytes alone: inside a text the quotes would stand escaped.
+    if CUT_MARK not in line:
+        return None
+    said = _said(line, keys=RESULT_KEYS)
+    return said if said is not None and said["truncated"] is True else None
+
+
+def withdrawal_message(max_tokens_used: int, request_id: str | None) -> str:
+    """Says which answer it was, so that no two answers of a row have the same failure line."""
+    asked = f" (request {request_id})" if request_id else ""
+    return f"the answer was cut off at {max_tokens_used} tokens and withdrawn to be asked for again{asked}"
+
+
+def withdrawal_line(said: Mapping[str, Any]) -> bytes:
+    """The failure line of a result that is withdrawn."""
+    failure = {
+        "row": said["row"],
+        "meta_id": said["meta_id"],
+        "kind": str(FailureKind.TRUNCATED),
+        "status": None,
+        "message": withdrawal_message(said["max_tokens_used"], said["request_id"])[:MAX_MESSAGE_CHARS],
+        "attempt": said["attempt"],
+        "usage": said["usage"],
+    }
+    return orjson.dumps(failure, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _said(line: bytes, *, keys: list[str]) -> dict[str, Any] | None:
     if not line.endswith(b"}\n"):
         return None
     try:
@@ -50,7 +92,7 @@ def row_of(line: bytes, *, keys: list[str]) -> int | None:
     if not isinstance(said, dict) or list(said) != keys:
         return None
     row = said["row"]
-    return row if type(row) is int and row >= 0 else None
+    return said if type(row) is int and row >= 0 else None
 
 
 def _result(record: Record) -> dict[str, Any]:

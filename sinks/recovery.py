@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.errors import SinkBroken
-from sinks.checkpoint import LOG, Checkpoint, Commit, State, crc32c
+from sinks.checkpoint import LOG, Checkpoint, Commit, State, crc32c, restore_spent, spent_in
 from sinks.files import Files, read_all, replace_file
-from sinks.folder import CHECKPOINT, FAILURES, QUARANTINE, RESULTS
+from sinks.folder import CHECKPOINT, FAILURES, QUARANTINE, RESULTS, shard_name
 from sinks.lines import FAILURE_KEYS, RESULT_KEYS, row_of
 
 
@@ -26,10 +26,6 @@ class Recovered:
     state: State
     salvaged: int = 0
     notes: list[str] = field(default_factory=list)
-
-
-def shard_name(folder: str, number: int) -> str:
-    return f"{folder}/shard-{number:05d}.jsonl"
 
 
 class Recovery:
@@ -58,6 +54,7 @@ class Recovery:
             # Rotation keeps every record after the older snapshot: a gap means that both snapshots were lost.
             self._found.notes.append("both snapshots are lost; every line of every shard was read again")
             self._found.state = state = State(seq=commits[-1].seq, epoch=commits[-1].epoch)
+            restore_spent(state, commits)
             commits = []
         segments = _segments(commits)
         for folder in (RESULTS, FAILURES):
@@ -65,6 +62,7 @@ class Recovery:
                 self._shard(folder, number, segments.get(shard_name(folder, number), []))
         if commits:
             state.seq, state.epoch = commits[-1].seq, commits[-1].epoch
+            restore_spent(state, commits)
         state.epoch += 1
         self._checkpoint.start()
         if self._adopted:
@@ -82,6 +80,7 @@ class Recovery:
             shards=self._adopted,
             done=state.results.count,
             failed=state.failed(),
+            spent=spent_in(state),
         )
 
     def _shard(self, folder: str, number: int, segments: list[tuple[int, int]]) -> None:

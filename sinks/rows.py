@@ -36,6 +36,23 @@ class RowSet:
             self._bits[row >> 3] &= ~(1 << (row & 7))
             self.count -= 1
 
+    def update(self, other: RowSet) -> None:
+        """Add every row of `other`."""
+        self._become(self._number() | other._number())
+
+    def without(self, other: RowSet) -> RowSet:
+        """The rows that are not in `other`."""
+        left = RowSet()
+        left._become(self._number() & ~other._number())
+        return left
+
+    def _number(self) -> int:
+        return int.from_bytes(self._bits, "little")
+
+    def _become(self, number: int) -> None:
+        self._bits = bytearray(number.to_bytes((number.bit_length() + 7) // 8, "little"))
+        self.count = number.bit_count()
+
     def copy(self) -> RowSet:
         return RowSet(bytes(self._bits))
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from engine.errors import FolderInUse, SinkBroken
+from engine.errors import SinkBroken
 from engine.ports import SinkStatistics
 from engine.types import Failure, Record
-from sinks.checkpoint import Checkpoint, Commit, State, crc32c
+from sinks.batch import Batch
+from sinks.checkpoint import Checkpoint, Commit, State, crc32c, spent_in
+from sinks.choice import Chooser, check_kinds
 from sinks.files import OS_FILES, Files, write_all
 from sinks.folder import (
     CHECKPOINT,
@@ -27,30 +28,21 @@ from sinks.folder import (
     MANIFEST,
     RESULTS,
     FolderLock,
-    check_same_run,
-    read_manifest,
+    continue_folder,
+    shard_name,
     start_folder,
 )
 from sinks.lines import line_of
-from sinks.recovery import Recovered, Recovery, end_row, shard_name
+from sinks.recovery import Recovery, end_row
 from sinks.rows import RowSet
+from sinks.withdraw import Withdrawals
 
 SNAPSHOT_EVERY_S = 30.0
 """What a recovery has to read is at most so long a piece of the run."""
 SYNC_THREADS = 16
 """Sixty-four files synced by sixteen threads take a quarter of the time one thread takes; more gain nothing."""
-RECORD_BYTES_BESIDE_LINE = 200
-"""What a pending record costs besides its line; keeps the memory bound honest for short answers."""
-
-
-class _Batch:
-    """Lines that wait for a commit."""
-
-    def __init__(self) -> None:
-        self.lines: dict[str, list[bytes]] = defaultdict(list)
-        self.rows: list[tuple[int, bool]] = []
-        """Row, and whether its line is a failure."""
-        self.n_bytes = 0
+WITHDRAWN_BYTES = 8 << 20
+"""Of failure lines of withdrawn answers, held at most before they are committed."""
 
 
 class ShardSink:
@@ -63,15 +55,20 @@ class ShardSink:
         self._clock = clock
         self.shards = shards
         self._checkpoint = Checkpoint(out / CHECKPOINT, files)
+        self._withdrawals = Withdrawals(out, files=files, checkpoint=self._checkpoint)
         self._state = State()
         self._open: dict[str, int] = {}
-        self._batch = _Batch()
+        self._batch = Batch()
         self._in_commit = 0
         self._swap = threading.Lock()
         self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="sync")
         self._results, self._failures = RowSet(), RowSet()
         self._again = RowSet()
         """Failed rows that may end anew in this life."""
+        self._only_again = False
+        """Whether this life works on those rows alone."""
+        self._spent: dict[str, Any] | None = None
+        """As of the last commit."""
         self._duplicates = self._salvaged = 0
         self._snapshot_s = clock()
         self._broken: str | None = None
@@ -87,6 +84,7 @@ class ShardSink:
         shards: int,
         resume: bool,
         retry_failed: bool = False,
+        only: frozenset[str] | None = None,
         files: Files = OS_FILES,
         clock: Callable[[], float] = time.monotonic,
     ) -> ShardSink:
@@ -98,24 +96,33 @@ class ShardSink:
             shards: files a kind; on a resume the stored number wins.
             resume: whether a run that is there may be continued.
             retry_failed: whether rows in `failures/` count as not done.
+            only: kinds of failures: rows that ended so count as not done, and all others as done, those without a
+                line too, whatever `retry_failed` says. `truncated` also withdraws every answer that was cut off.
             files: how the disk is reached.
             clock: monotonic seconds, by which snapshots are due.
 
         Raises:
+            ConfigError: `only` names a kind that there is not.
             FolderInUse: another process has it, it holds a run and `resume` is off, or it cannot be written.
             ResumeMismatch: it holds another run.
             SinkBroken: committed bytes are missing or damaged.
         """
+        if only is not None:
+            check_kinds(only)
         lock = FolderLock(out)
         try:
             if (out / MANIFEST).exists():
-                shards = _continue(out, manifest, resume=resume)
+                shards = continue_folder(out, manifest, resume=resume)
             else:
                 start_folder(out, manifest, shards=shards, files=files)
-            sink = cls(out, lock, files, shards=shards, clock=clock)
-            sink._recover(retry_failed=retry_failed)
         except BaseException:
             lock.release()
+            raise
+        sink = cls(out, lock, files, shards=shards, clock=clock)
+        try:
+            sink._begin(retry_failed=retry_failed, only=only)
+        except BaseException:
+            sink._release()
             raise
         return sink
 
@@ -128,8 +135,10 @@ class ShardSink:
         self.close()
 
     def is_done(self, row: int) -> bool:
-        """Whether the row has a line that stands; a failure does unless it is to be tried again."""
-        return row in self._results or (row in self._failures and row not in self._again)
+        """Whether the row has a line that stands, or is none of those that this life works on."""
+        if row in self._again:
+            return False
+        return self._only_again or row in self._results or row in self._failures
 
     def put(self, record: Record) -> None:
         """Keep a record for the next commit.
@@ -142,12 +151,10 @@ class ShardSink:
         if record.row in self._results or (failed and self.is_done(record.row)):
             self._duplicates += 1
             return
+        name = shard_name(FAILURES if failed else RESULTS, record.row % self.shards)
         line = line_of(record)
         with self._swap:
-            batch = self._batch
-            batch.lines[shard_name(FAILURES if failed else RESULTS, record.row % self.shards)].append(line)
-            batch.rows.append((record.row, failed))
-            batch.n_bytes += len(line) + RECORD_BYTES_BESIDE_LINE
+            self._batch.add(name, line, row=record.row, failed=failed)
             self._again.discard(record.row)
             (self._failures if failed else self._results).add(record.row)
 
@@ -159,10 +166,10 @@ class ShardSink:
         """
         self._check()
         with self._swap:
-            batch, self._batch = self._batch, _Batch()
+            batch, self._batch = self._batch, Batch()
             self._in_commit = len(batch.rows)
         try:
-            if batch.rows:
+            if batch.rows or self._spent != spent_in(self._state):
                 self._write(batch)
             if self._clock() - self._snapshot_s >= SNAPSHOT_EVERY_S:
                 self._snapshot()
@@ -183,12 +190,7 @@ class ShardSink:
                 self.commit()
                 self._snapshot()
         finally:
-            for fd in self._open.values():
-                self._files.close(fd)
-            self._open.clear()
-            self._checkpoint.close()
-            self._pool.shutdown()
-            self._lock.release()
+            self._release()
 
     def statistics(self) -> SinkStatistics:
         return SinkStatistics(
@@ -203,26 +205,49 @@ class ShardSink:
 
     @property
     def learnt(self) -> dict[str, Any]:
-        """What a later life should know; saved with every snapshot. JSON values."""
+        """What a later life should know; saved with every snapshot, `spent` with every commit too. JSON values."""
         return self._state.learnt
 
-    def _recover(self, *, retry_failed: bool) -> None:
+    def _begin(self, *, retry_failed: bool, only: frozenset[str] | None) -> None:
+        """Bring the folder in order, and find the rows that are to be worked on again."""
         try:
-            found: Recovered = Recovery(
-                self._out, shards=self.shards, files=self._files, checkpoint=self._checkpoint
-            ).run()
+            self._recover()
+            if only is not None:
+                self._take_up(only)
         except OSError as error:
             raise SinkBroken(f"{self._out} cannot be brought in order: {error}") from error
+        state = self._state
+        self._results, self._failures = state.results.copy(), state.failures.copy()
+        if retry_failed and only is None:
+            self._again = state.failures.without(state.results)
+
+    def _recover(self) -> None:
+        notes = self._withdrawals.settle()
+        found = Recovery(self._out, shards=self.shards, files=self._files, checkpoint=self._checkpoint).run()
         self._state = found.state
+        self._spent = spent_in(found.state)
         self._salvaged = found.salvaged
-        self.notes = found.notes
+        self.notes = notes + found.notes
         if found.salvaged:
             self.notes.append(f"{found.salvaged} answers written after the last commit were kept")
-        self._results, self._failures = found.state.results.copy(), found.state.failures.copy()
-        if retry_failed:
-            self._again = found.state.failures.copy()
 
-    def _write(self, batch: _Batch) -> None:
+    def _take_up(self, only: frozenset[str]) -> None:
+        self._only_again = True
+        chooser = Chooser(self._out, self._files, state=self._state, only=only, withdraw=self._announce_withdrawal)
+        choice = chooser.choose(self.shards)
+        self._again = choice.again
+        if choice.cut.count:
+            self.commit()
+            self._state = self._withdrawals.withdraw(self._state, rows=choice.cut, shards=choice.cut_shards)
+            self._again.update(choice.cut)
+            self.notes.append(f"{choice.cut.count} answers that were cut off were withdrawn; quarantine/ keeps them")
+
+    def _announce_withdrawal(self, row: int, line: bytes) -> None:
+        self._batch.add(shard_name(FAILURES, row % self.shards), line, row=row, failed=True)
+        if self._batch.n_bytes >= WITHDRAWN_BYTES:
+            self.commit()
+
+    def _write(self, batch: Batch) -> None:
         state, files = self._state, self._files
         touched: dict[str, tuple[int, int, int]] = {}
         created: set[str] = set()
@@ -237,15 +262,22 @@ class ShardSink:
         list(self._pool.map(files.sync_data, [self._open[name] for name in touched]))
         for folder in created:
             files.sync_folder(self._out / folder)
-        after = _counts_after(state, batch)
+        done, failed = batch.counts_after(state)
         commit = Commit(
-            seq=state.seq + 1, epoch=state.epoch, time_s=time.time(), shards=touched, done=after[0], failed=after[1]
+            seq=state.seq + 1,
+            epoch=state.epoch,
+            time_s=time.time(),
+            shards=touched,
+            done=done,
+            failed=failed,
+            spent=spent_in(state),
         )
         self._checkpoint.append(commit)
+        self._spent = commit.spent
         state.seq += 1
         state.ends.update((name, end) for name, (end, _, _) in touched.items())
-        for row, failed in batch.rows:
-            end_row(state, row, failed=failed)
+        for row, is_failure in batch.rows:
+            end_row(state, row, failed=is_failure)
 
     def _snapshot(self) -> None:
         try:
@@ -255,23 +287,14 @@ class ShardSink:
             raise SinkBroken(self._broken) from error
         self._snapshot_s = self._clock()
 
+    def _release(self) -> None:
+        for fd in self._open.values():
+            self._files.close(fd)
+        self._open.clear()
+        self._checkpoint.close()
+        self._pool.shutdown()
+        self._lock.release()
+
     def _check(self) -> None:
         if self._broken is not None:
             raise SinkBroken(self._broken)
-
-
-def _continue(out: Path, manifest: Mapping[str, object], *, resume: bool) -> int:
-    """Check that the run in the folder may be gone on with; its number of shards."""
-    if not resume:
-        raise FolderInUse(f"{out} holds a run already; go on with it by --resume, or take another --out")
-    stored = read_manifest(out)
-    check_same_run(out, stored, manifest)
-    return int(stored["shards"])
-
-
-def _counts_after(state: State, batch: _Batch) -> tuple[int, int]:
-    """Done and failed rows once the batch is committed."""
-    results = {row for row, failed in batch.rows if not failed}
-    failures = {row for row, failed in batch.rows if failed and row not in state.failures}
-    overtaken = sum(1 for row in results if row in state.failures or row in failures)
-    return state.results.count + len(results), state.failed() + len(failures) - overtaken

@@ -33,6 +33,8 @@ class Disk(Files):
         """Bytes of each present file that have lasted."""
         self._lasting: dict[Path, bytes] = {}
         """Names that have lasted, with the bytes behind them."""
+        self._renamed: dict[Path, Path] = {}
+        """New name to old of each rename whose folder was not synced since."""
         self._lock = threading.RLock()
 
     def _operate(self) -> None:
@@ -50,6 +52,10 @@ class Disk(Files):
     def open_append(self, path: Path) -> int:
         self._operate()
         return self._opened(super().open_append(path), path)
+
+    def open_read(self, path: Path) -> int:
+        self._operate()
+        return self._opened(super().open_read(path), path)
 
     def open_new(self, path: Path) -> int:
         self._operate()
@@ -82,12 +88,20 @@ class Disk(Files):
                 del self._lasting[gone]
             for entry in present:
                 self._lasting[entry] = self._synced.get(entry, b"")
+            self._renamed = {new: old for new, old in self._renamed.items() if new.parent != path}
 
     def rename(self, old: Path, new: Path) -> None:
         self._operate()
         super().rename(old, new)
         with self._lock:
             self._synced[new] = self._synced.pop(old, b"")
+            self._renamed[new] = old
+
+    def unlink(self, path: Path) -> None:
+        self._operate()
+        super().unlink(path)
+        with self._lock:
+            self._synced.pop(path, None)
 
     def truncate(self, fd: int, size: int) -> None:
         self._operate()
@@ -102,6 +116,12 @@ class Disk(Files):
         for fd in list(self._paths):
             self.close(fd)
 
+    def take_in(self, folder: Path) -> None:
+        """Let everything in the folder have lasted, as on a machine that has just come up."""
+        for path in folder.rglob("*"):
+            if path.is_file():
+                self._synced[path] = self._lasting[path] = path.read_bytes()
+
     def lose_power(self, folder: Path, damage: str, *, seed: int) -> None:
         """Leave in `folder` what a machine finds after it comes up again."""
         if damage == "nothing":
@@ -109,18 +129,28 @@ class Disk(Files):
         rng = random.Random(seed)
         known = {path for path in (*self._lasting, *self._synced) if folder in path.parents}
         present = {path for path in folder.rglob("*") if path.is_file() and path.name != "run.lock"}
+        # A rename has happened under both names or under none.
+        undone = {new: rng.random() < 0.5 for new in sorted(self._renamed)}
+        undone |= {old: undone[new] for new, old in self._renamed.items()}
         for path in sorted(known | present):
-            survives = path in self._lasting or (path in present and rng.random() < 0.5)
             now = path.read_bytes() if path in present else None
-            replaced = path in self._lasting and self._synced.get(path) != self._lasting[path]
-            if replaced and (now is None or rng.random() < 0.5):
-                # Renamed, replaced or deleted since its folder was synced: the old or the new.
-                path.write_bytes(self._lasting[path])
+            changed = path in self._lasting and self._synced.get(path) != self._lasting[path]
+            if undone.get(path, changed and rng.random() < 0.5):
+                # Renamed, replaced or deleted since its folder was synced, and the change is lost.
+                _put_back(path, self._lasting.get(path))
+            elif now is None:
                 continue
-            if not survives:
-                path.unlink(missing_ok=True)
-            elif now is not None:
+            elif path in self._lasting or path in undone or rng.random() < 0.5:
                 path.write_bytes(_damaged(self._synced.get(path, b""), now, damage, rng))
+            else:
+                path.unlink()
+
+
+def _put_back(path: Path, lasted: bytes | None) -> None:
+    if lasted is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_bytes(lasted)
 
 
 def _damaged(lasted: bytes, now: bytes, damage: str, rng: random.Random) -> bytes:

@@ -18,6 +18,11 @@ def result(row: int, text: str = '{"a":"yes"}', **changes: object) -> Record:
     return Record(row=row, id=f"id-{row}", outcome=reply, usage=reply.usage, **(settings | changes))  # type: ignore[arg-type]  # names are checked by the dataclass
 
 
-def failure(row: int, message: str = "HTTP 400: no") -> Record:
-    outcome = Failure(kind=FailureKind.REFUSED, message=message, status=400)
+def cut(row: int, text: str = '{"a":"y', **changes: object) -> Record:
+    """A result whose answer was cut off."""
+    return result(row, text, **({"truncated": True, "answer": Answer(labels=None, error="cut")} | changes))
+
+
+def failure(row: int, message: str = "HTTP 400: no", kind: FailureKind = FailureKind.REFUSED) -> Record:
+    outcome = Failure(kind=kind, message=message, status=400)
     return Record(row=row, id=f"id-{row}", outcome=outcome, attempts=2)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.types import Answer, Failure, FailureKind, MediaNote, Record
-from sinks.lines import FAILURE_KEYS, RESULT_KEYS, line_of, row_of
-from tests.fakes.records import failure, result
+from sinks.lines import FAILURE_KEYS, RESULT_KEYS, cut_answer, kind_of, line_of, row_of, withdrawal_line
+from tests.fakes.records import cut, failure, result
 
 NOTE = MediaNote(index=3, time_s=1.5, digest="ab12", width=315, height=560, tokens=1601)
 
@@ -98,3 +98,34 @@ def test_a_message_is_cut_to_two_thousand_characters() -> None:
 )
 def test_what_is_no_whole_line_of_ours_has_no_row(line: bytes) -> None:
     assert row_of(line, keys=RESULT_KEYS) is None
+
+
+def test_a_cut_answer_is_told_by_its_key_and_not_by_what_it_says() -> None:
+    said = cut_answer(line_of(cut(3)))
+    assert said is not None
+    assert (said["row"], said["truncated"]) == (3, True)
+    for text in ('"truncated":true', '{"truncated":true}', '\\"truncated":true'):
+        assert cut_answer(line_of(result(3, text))) is None
+        assert cut_answer(line_of(result(3, text, answer=Answer(labels={"truncated": True})))) is None
+    assert cut_answer(line_of(cut(3))[:-2] + b"\n") is None
+    assert cut_answer(line_of(failure(3, '"truncated":true'))) is None
+
+
+def test_the_failure_line_of_a_withdrawn_answer_says_where_it_was_cut_and_what_it_took() -> None:
+    said = cut_answer(line_of(cut(7, max_tokens_used=512, attempts=2)))
+    assert said is not None
+    failed = withdrawal_line(said)
+    assert json.loads(failed) == {
+        "row": 7,
+        "meta_id": "id-7",
+        "kind": "truncated",
+        "status": None,
+        "message": "the answer was cut off at 512 tokens and withdrawn to be asked for again (request r7)",
+        "attempt": 2,
+        "usage": {"prompt_tokens": 100, "completion_tokens": 3, "cached_tokens": 0},
+    }
+    assert row_of(failed, keys=FAILURE_KEYS) == 7
+    assert kind_of(failed) == (7, "truncated")
+    assert kind_of(failed[:-1]) is None
+    unnamed = json.loads(withdrawal_line(said | {"request_id": None}))
+    assert unnamed["message"] == "the answer was cut off at 512 tokens and withdrawn to be asked for again"
