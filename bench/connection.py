@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from collections import deque
@@ -13,11 +14,15 @@ from typing import cast
 import httptools
 import orjson
 
-from bench.answers import Answered, http_response
-from bench.scenario import Fault
+from bench.faults import Fault
+from bench.wire import http_response
 
 MAX_BODY_BYTES = 64 << 20
 HUGE_BYTES = 32 << 20
+SILENT_S = 0.25
+"""In an outage, a connection that says nothing for so long is reset: by then whoever means to ask has begun."""
+
+_CONTROL = re.compile(rb"(?:GET|POST) (?:/v1)?/(?:ledger|scenario|health)[ /?]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +42,14 @@ class Asked:
 class Connection(asyncio.Protocol):
     """One client connection. Requests on it are answered one after the other."""
 
-    def __init__(self, handle: Callable[[Asked, Connection], None], connections: set[Connection]) -> None:
+    def __init__(
+        self, handle: Callable[[Asked, Connection], None], connections: set[Connection], is_out: Callable[[], bool]
+    ) -> None:
         self._handle = handle
         self._connections = connections
+        self._is_out = is_out
+        self._heard = False
+        self._controls = False
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[Asked] = deque()
@@ -49,6 +59,10 @@ class Connection(asyncio.Protocol):
         self._reset()
 
     @property
+    def owes_an_answer(self) -> bool:
+        return self._busy
+
+    @property
     def closed(self) -> bool:
         """Whether nothing sent now would arrive."""
         return self._transport is None or self._transport.is_closing()
@@ -56,12 +70,18 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._connections.add(self)
+        if self._is_out():
+            asyncio.get_running_loop().call_later(SILENT_S, self._reset_if_silent)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
         self._connections.discard(self)
         self._waiting.clear()
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
+        if self._is_out() and not self._is_control(data):
+            self.abort()
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError:
@@ -101,9 +121,9 @@ class Connection(asyncio.Protocol):
         self._reset()
         self._next()
 
-    def send(self, status: int, body: object, headers: Mapping[str, str] | None = None) -> None:
+    def send(self, status: int, body: object) -> None:
         """A JSON response."""
-        self.send_raw(http_response(status, orjson.dumps(body), headers or {}))
+        self.send_raw(http_response(status, orjson.dumps(body)))
 
     def send_raw(self, response: bytes, *, last: bool = False) -> None:
         if self._transport is not None and not self.closed:
@@ -122,9 +142,8 @@ class Connection(asyncio.Protocol):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
 
-    def misbehave(self, fault: Fault, answered: Answered, seq: int) -> None:
-        """Answer as the fault says."""
-        whole = answered.response(seq)
+    def misbehave(self, fault: Fault, whole: bytes) -> None:
+        """Do to a response what the fault says."""
         match fault.kind:
             case "stall":
                 return
@@ -138,9 +157,9 @@ class Connection(asyncio.Protocol):
             case "wrong_length":
                 self.send_raw(whole.replace(b"content-length: ", b"content-length: 9", 1), last=True)
             case "huge":
-                self.send_raw(http_response(200, b" " * HUGE_BYTES, {}))
+                self.send_raw(http_response(200, b" " * HUGE_BYTES))
             case _:
-                self.send_raw(answered.distorted(fault, seq))
+                self.send_raw(whole)
 
     def drip(self, data: bytes, bytes_per_s: int, done: Callable[[bool], None]) -> None:
         """Send so much a second; `done` is told whether all of it went out."""
@@ -167,6 +186,16 @@ class Connection(asyncio.Protocol):
                 self._handle(asked, self)
         finally:
             self._going_on = False
+
+    def _is_control(self, data: bytes) -> bool:
+        """Whether a request is about the server itself, as its first bytes say."""
+        if not self._url:
+            self._controls = _CONTROL.match(data) is not None
+        return self._controls
+
+    def _reset_if_silent(self) -> None:
+        if not self._heard and self._is_out():
+            self.abort()
 
     def _reset(self) -> None:
         self._url = b""

@@ -28,6 +28,18 @@ class Conversation:
     mark: int
     """Digest of texts and images: the same for every attempt of a row."""
     max_tokens: int
+    names_max_tokens: bool
+    """Whether the request says `max_tokens` itself."""
+    model: str
+    """Empty if it names none."""
+
+    @property
+    def structured(self) -> str | None:
+        """The type of its `response_format`; None if it has none."""
+        asked = self.said.get("response_format")
+        if asked is None:
+            return None
+        return str(asked.get("type", "")) if isinstance(asked, dict) else type(asked).__name__
 
     def prompt_tokens(self, *, tokens_per_image: int) -> int:
         """A plain estimate: characters by four, and a fixed price for an image."""
@@ -48,7 +60,10 @@ def read_conversation(body: bytes) -> Conversation:
     max_tokens = DEFAULT_MAX_TOKENS if asked is None else int(asked)
     if max_tokens < 1:
         raise ValueError("max_tokens must be at least 1")
-    return Conversation(said, texts, images, _digest(texts, images), max_tokens)
+    model = said.get("model", "")
+    if not isinstance(model, str):
+        raise TypeError("model is no text")
+    return Conversation(said, texts, images, _digest(texts, images), max_tokens, asked is not None, model)
 
 
 def _parts(messages: Any) -> tuple[list[str], list[str]]:

@@ -33,6 +33,11 @@ class Entry:
     """First 16 hex digits of the SHA-256 of each image's bytes; empty unless the scenario asks for them."""
     body_bytes: int
     max_tokens: int
+    model: str = ""
+    structured: str | None = None
+    """Type of the `response_format` it carried; None if it carried none."""
+    key: str = ""
+    """First 6 hex digits of the SHA-256 of its key, which itself is kept nowhere; empty without a key."""
     status: int = 0
     answered_s: float = 0.0
     prompt_tokens: int = 0
@@ -51,6 +56,7 @@ class Ledger:
         self.malformed = 0
         """Requests for a completion that were none; they have no entry."""
         self.by_status: Counter[int] = Counter()
+        self.by_model: Counter[str] = Counter()
         self.delivered = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
@@ -77,6 +83,7 @@ class Ledger:
     def opened(self, entry: Entry) -> None:
         """A request has arrived whole."""
         self.requests += 1
+        self.by_model[entry.model] += 1
         self.images += entry.images
         self.body_bytes += entry.body_bytes
         self.in_flight += 1
@@ -99,6 +106,7 @@ class Ledger:
             "requests": self.requests,
             "malformed": self.malformed,
             "by_status": {str(status): count for status, count in sorted(self.by_status.items())},
+            "by_model": dict(sorted(self.by_model.items())),
             "delivered": self.delivered,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -111,6 +119,11 @@ class Ledger:
     def entries(self, *, after: int = 0) -> list[Entry]:
         """The kept entries whose `seq` is above `after`."""
         return [entry for entry in self._entries if entry.seq > after]
+
+
+def key_mark(key: bytes) -> str:
+    """What tells keys apart without being one."""
+    return hashlib.sha256(key).hexdigest()[:6] if key else ""
 
 
 def image_digest(url: str) -> str:

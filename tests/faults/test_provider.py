@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import http.client
 import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from bench.scenario import FAULTS, PROFILES
+from bench.scenario import PROFILES
 from engine.hints import wait_hint_s
 from labels.codebook import load_codebook
 from labels.reading import CodebookReader
+from tests.fakes.asking import ask, body_of, connect, told
 from tests.fakes.commands import Simulated, cli, simulated, start_cli
 
 pytestmark = pytest.mark.slow
@@ -29,50 +27,6 @@ pytestmark = pytest.mark.slow
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulated]:
     with simulated(tmp_path_factory.mktemp("provider")) as provider:
         yield provider
-
-
-@contextmanager
-def told(provider: Simulated, **scenario: object) -> Iterator[Simulated]:
-    """The shared provider under another scenario, and as it was afterwards."""
-    provider.tell(scenario)
-    try:
-        yield provider
-    finally:
-        provider.tell({})
-
-
-def body_of(text: str = "row 1", **more: object) -> dict[str, Any]:
-    return {"model": "m", "max_tokens": 500, "messages": [{"role": "user", "content": text}]} | more
-
-
-class Replied:
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self.status = response.status
-        self.headers = {name.lower(): value for name, value in response.getheaders()}
-        self.data = response.read()
-
-    @property
-    def said(self) -> Any:
-        return json.loads(self.data)
-
-
-def connect(provider: Simulated, timeout_s: float = 10.0) -> http.client.HTTPConnection:
-    where = urlsplit(provider.url)
-    assert where.hostname is not None
-    return http.client.HTTPConnection(where.hostname, where.port, timeout=timeout_s)
-
-
-def ask(provider: Simulated, body: object = None, *, path: str = "/v1/chat/completions", **headers: str) -> Replied:
-    connection = connect(provider)
-    try:
-        if body is None:
-            connection.request("GET", path, headers=headers)
-        else:
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            connection.request("POST", path, data, headers)
-        return Replied(connection.getresponse())
-    finally:
-        connection.close()
 
 
 def test_a_completion_has_the_form_every_client_expects_and_says_it_is_made_up(shared: Simulated) -> None:
@@ -149,84 +103,6 @@ def test_chunked_and_expecting_requests_are_understood(shared: Simulated) -> Non
         assert wire.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
-def spoiled(provider: Simulated, kind: str) -> Replied | Exception:
-    try:
-        return ask(provider, body_of())
-    except (OSError, http.client.HTTPException) as error:
-        return error
-
-
-@pytest.mark.parametrize("kind", sorted(FAULTS - {"stall", "drip"}))
-def test_every_fault_does_on_the_wire_what_its_name_says(shared: Simulated, kind: str) -> None:
-    fault = {"kind": kind, "status": 503, "message": "out of order", "finish_reason": "content_filter"}
-    with told(shared, faults=[fault]):
-        found = spoiled(shared, kind)
-    match kind:
-        case "reset":
-            assert isinstance(found, ConnectionResetError)
-        case "close":
-            assert isinstance(found, http.client.RemoteDisconnected)
-        case "cut_body" | "wrong_length":
-            assert isinstance(found, http.client.IncompleteRead)
-        case _:
-            assert isinstance(found, Replied)
-            check_reply(kind, found)
-
-
-def check_reply(kind: str, found: Replied) -> None:  # noqa: C901 - one line per fault
-    assert found.status == (503 if kind == "status" else 200)
-    match kind:
-        case "status":
-            assert found.said["error"]["message"] == "out of order"
-        case "error_inside":
-            assert found.said["error"] == {"code": 503, "message": "out of order"}
-        case "no_choices":
-            assert found.said["choices"] == []
-        case "null_content":
-            assert found.said["choices"][0]["message"]["content"] is None
-        case "not_json":
-            with pytest.raises(json.JSONDecodeError):
-                json.loads(found.data)
-        case "fenced":
-            assert "```json" in found.said["choices"][0]["message"]["content"]
-        case "cut_json":
-            with pytest.raises(json.JSONDecodeError):
-                json.loads(found.said["choices"][0]["message"]["content"])
-        case "no_usage":
-            assert "usage" not in found.said
-        case "absurd_usage":
-            assert found.said["usage"]["prompt_tokens"] == -1
-        case "finish":
-            assert found.said["choices"][0]["finish_reason"] == "content_filter"
-        case "huge":
-            assert len(found.data) > 30 << 20
-
-
-def test_a_stalled_answer_never_comes_and_counts_as_not_delivered(shared: Simulated) -> None:
-    before = shared.ledger()["delivered"]
-    with told(shared, faults=[{"kind": "stall"}]):
-        connection = connect(shared, timeout_s=0.3)
-        connection.request("POST", "/v1/chat/completions", json.dumps(body_of()))
-        with pytest.raises(TimeoutError):
-            connection.getresponse()
-        connection.close()
-    assert shared.ledger()["delivered"] == before
-
-
-def test_a_dripping_answer_comes_in_time(shared: Simulated) -> None:
-    with told(shared, faults=[{"kind": "drip", "after_bytes": 300}]):
-        started = time.monotonic()
-        replied = ask(shared, body_of())
-    assert replied.said["choices"]
-    assert time.monotonic() - started > 0.9
-
-
-def test_a_fault_may_be_for_the_first_attempts_or_some_texts_alone(shared: Simulated) -> None:
-    with told(shared, faults=[{"kind": "status", "status": 500, "first_attempts": 2, "containing": "odd row"}]):
-        assert [ask(shared, body_of("odd row")).status for _ in range(3)] == [500, 500, 200]
-        assert ask(shared, body_of("plain row")).status == 200
-
-
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("limit", ["requests_per_min", "tokens_per_min"])
 def test_a_limit_answers_429_and_says_when_to_come_back_as_that_provider_does(
@@ -265,11 +141,24 @@ def test_too_many_at_once_are_queued_and_then_refused(shared: Simulated) -> None
             connection.close()
 
 
+def test_slots_and_latency_follow_their_steps(shared: Simulated) -> None:
+    with told(shared, slots=1, queue=1, slot_steps=[[0, 3]], latency={"median": 0.1}, latency_steps=[[0, 4]]):
+        connections = [connect(shared) for _ in range(3)]
+        started = time.monotonic()
+        for connection in connections:
+            connection.request("POST", "/v1/chat/completions", json.dumps(body_of()))
+        assert [connection.getresponse().status for connection in connections] == [200, 200, 200]
+        assert time.monotonic() - started >= 0.4
+        for connection in connections:
+            connection.close()
+
+
 def test_only_the_right_key_is_let_in(shared: Simulated) -> None:
     with told(shared, api_key="right"):
         assert ask(shared, body_of(), Authorization="Bearer wrong").status == 401
         assert ask(shared, body_of()).status == 401
         assert ask(shared, body_of(), Authorization="Bearer right").status == 200
+        assert ask(shared, body_of(), **{"api-key": "right"}).status == 200
 
 
 def test_the_ledger_knows_every_request_its_row_and_the_bytes_of_its_images(tmp_path: Path) -> None:
@@ -282,7 +171,11 @@ def test_the_ledger_knows_every_request_its_row_and_the_bytes_of_its_images(tmp_
         assert process.stdout is not None
         provider = Simulated(process.stdout.readline().strip(), process.pid)
         ask(provider, body_of() | {"messages": [{"role": "user", "content": content}]})
-        ask(provider, body_of("row 7"))
+        ask(
+            provider,
+            body_of("row 7", model="n", response_format={"type": "json_object"}),
+            Authorization="Bearer sk-secret",
+        )
         entries = provider.entries()
         totals = provider.ledger()
         process.terminate()
@@ -290,6 +183,11 @@ def test_the_ledger_knows_every_request_its_row_and_the_bytes_of_its_images(tmp_
     assert [entry["row"] for entry in entries] == ["42", "7"]
     assert entries[0]["image_digests"] == [hashlib.sha256(picture).hexdigest()[:16]]
     assert all(entry["delivered"] and entry["answered_s"] >= entry["received_s"] for entry in entries)
+    assert [entry["model"] for entry in entries] == ["m", "n"]
+    assert [entry["structured"] for entry in entries] == [None, "json_object"]
+    assert [entry["key"] for entry in entries] == ["", hashlib.sha256(b"sk-secret").hexdigest()[:6]]
+    assert totals["by_model"] == {"m": 1, "n": 1}
+    assert "secret" not in path.read_text()
     assert (totals["requests"], totals["delivered"], totals["images"]) == (2, 2, 1)
     assert [json.loads(line)["seq"] for line in path.read_text().splitlines()] == [1, 2]
 

@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.scenario import Fault, Lengths, Scenario, TokenBucket, made_answer, scenario_from_dict
+from bench.buckets import TokenBucket
+from bench.faults import Fault
+from bench.invented import damaged, made_answer
+from bench.limit_headers import NONSENSE, Tally, nonsense
+from bench.scenario import PROFILES, Lengths, Scenario, scenario_from_dict
 from engine.errors import ConfigError
 
 
@@ -103,6 +107,26 @@ def test_made_answers_keep_to_their_schema() -> None:
         ({"profile": "acme"}, "'acme'"),
         ({"seed": 1.5}, "scenario.seed must be int"),
         ([], "scenario must be an object"),
+        ({"faults": [{}]}, r"scenario.faults\[0\].kind is missing"),
+        ({"faults": [{"kind": "status", "headers": {"a b": "c"}}]}, "'a b' is no name of a header"),
+        ({"faults": [{"kind": "status", "headers": {"Content-Length": "1"}}]}, "'Content-Length'"),
+        ({"faults": [{"kind": "status", "headers": {"x": "a\nb"}}]}, "headers.x must be printable ASCII"),
+        ({"faults": [{"kind": "status", "headers": {"x": 1}}]}, r"faults\[0\].headers.x must be str"),
+        ({"structured": "maybe"}, "scenario.structured 'maybe' is none of enforced, ignored, refused"),
+        ({"malformed_share": 1.5}, "scenario.malformed_share must be between 0 and 1"),
+        ({"max_images": -1}, "scenario.max_images must not be negative"),
+        ({"max_body_bytes": -1}, "scenario.max_body_bytes must not be negative"),
+        ({"context_tokens": -1}, "scenario.context_tokens must not be negative"),
+        ({"context_clamps": True}, "scenario.context_clamps needs context_tokens"),
+        ({"context_clamps": 1}, "scenario.context_clamps must be bool"),
+        ({"known_models": "m"}, "scenario.known_models must be a list"),
+        ({"keys_spent": [""]}, "scenario.keys_spent must not hold an empty key"),
+        ({"keys_spent": ["ö"]}, "keys_spent must be ASCII"),
+        ({"slot_steps": [[0, 2]]}, "scenario.slot_steps needs slots"),
+        ({"slots": 1, "slot_steps": [[5, 2], [1, 2]]}, "scenario.slot_steps must be in rising order"),
+        ({"latency_steps": [[0, 0]]}, "scenario.latency_steps must be in rising order of seconds from 0 on"),
+        ({"outage": [[3, 2]]}, "scenario.outage must be pairs"),
+        ({"outage": [3, 2]}, r"scenario.outage\[0\] must be a list"),
     ],
 )
 def test_a_wrong_scenario_is_refused_by_name(said: object, words: str) -> None:
@@ -117,3 +141,53 @@ def test_a_scenario_is_built_from_json() -> None:
     assert scenario.latency == Lengths(kind="lognormal", median=2.0)
     assert scenario.limit_steps == ((5.0, 0.2),)
     assert scenario.faults == (Fault(kind="stall"),)
+
+
+def test_steps_of_slots_and_latency_count_like_those_of_limits_and_leave_one_slot() -> None:
+    scenario = Scenario(slots=4, slot_steps=((5.0, 0.5), (9.0, 0.01)), latency_steps=((3.0, 10.0),))
+    assert [scenario.slots_at(at) for at in (0, 5, 9)] == [4, 2, 1]
+    assert [scenario.latency_factor(at) for at in (0, 3)] == [1.0, 10.0]
+    assert Scenario().slots_at(7.0) == 0
+
+
+def test_an_outage_has_a_beginning_and_an_end() -> None:
+    scenario = Scenario(outage=((1.0, 2.0), (5.0, 6.0)))
+    assert [scenario.is_out(at) for at in (0.9, 1.0, 1.9, 2.0, 5.5, 6.0)] == [False, True, True, False, True, False]
+
+
+def test_looking_at_a_bucket_takes_nothing_from_it() -> None:
+    bucket = TokenBucket()
+    assert bucket.standing(per_min=0.0, now_s=1.0) is None
+    assert bucket.take(3.0, per_min=600.0, now_s=1.0) == 0
+    for _ in range(3):
+        standing = bucket.standing(per_min=600.0, now_s=1.1)
+        assert standing is not None
+        assert (standing.here, standing.missing) == pytest.approx((8.0, 2.0))
+        assert standing.left_of_minute == 598
+        assert standing.full_in_s == pytest.approx(0.2)
+    assert bucket.take(8.0, per_min=600.0, now_s=1.1) == 0
+
+
+def test_a_damaged_answer_differs_from_the_valid_one_in_one_key() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["x"]}, "b": {"items": {"enum": ["p"]}}, "c": {"type": "null"}},
+    }
+    whole = {"a": "x", "b": ["p"], "c": None}
+    kinds = set()
+    for seed in range(100):
+        spoiled = damaged(whole, schema, random.Random(seed))
+        wrong = [key for key in whole if spoiled.get(key, "missing") != whole[key]]
+        assert len(wrong) == 1
+        kinds.add((wrong[0], wrong[0] in spoiled))
+    assert kinds == {("a", True), ("b", True), ("a", False), ("b", False), ("c", False)}
+    assert damaged(3, {"type": "integer"}, random.Random(1)) != 3
+
+
+@pytest.mark.parametrize("seed", range(len(NONSENSE)))
+def test_nonsense_can_be_sent_over_http(seed: int) -> None:
+    for profile in PROFILES:
+        for _, value in nonsense(profile, Tally(requests=None, tokens=None, waits="token"), seed):
+            assert value in NONSENSE
+            assert value.isascii()
+            assert not value or value.isprintable()
