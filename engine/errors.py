@@ -11,12 +11,15 @@ EngineError
 │   │   ├── CallTimeout     a phase of the call took too long
 │   │   └── CertificateError  TLS said no; every row would meet it
 │   ├── RequestRefused      4xx: this body will never be accepted
+│   │   ├── RequestBlocked  a content filter, or the model itself, refuses this row
+│   │   └── RequestTooLarge  a smaller body of the same row may be accepted
 │   ├── LaneRefused         401, 402, 403, 404, 405: no body will be accepted here
 │   └── BadReply            a reply came that is not a chat completion
 └── RunError                the run ends, with everything it has written intact
     ├── AuthRejected        the provider refuses this key, account, model or address
     ├── TooManyFailures     the brake
     ├── BudgetSpent         the cost ceiling
+    ├── ProviderDown        no lane has answered for as long as the user wants to wait, or will today
     ├── ResumeMismatch      the folder holds a run with other settings or another input
     ├── FolderInUse         another process writes there, or it cannot be created
     ├── SinkBroken          the disk failed, or committed bytes are missing
@@ -25,7 +28,7 @@ EngineError
 
 from __future__ import annotations
 
-from engine.types import FailureKind
+from engine.types import FailureKind, Fix, Usage
 
 
 class EngineError(Exception):
@@ -59,17 +62,25 @@ class ApiError(EngineError):
         status: HTTP status, or None when no status line came.
         retry_after_s: seconds the server asked to wait, or None.
         paid: whether the provider may have charged for it although no answer came.
+        usage: what it says it counted all the same, or None.
     """
 
     kind = FailureKind.SERVER
 
     def __init__(
-        self, message: str, *, status: int | None = None, retry_after_s: float | None = None, paid: bool = False
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        paid: bool = False,
+        usage: Usage | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after_s = retry_after_s
         self.paid = paid
+        self.usage = usage
 
 
 class RateLimited(ApiError):
@@ -108,10 +119,44 @@ class RequestRefused(ApiError):
     kind = FailureKind.REFUSED
 
 
+class RequestBlocked(RequestRefused):
+    """A content filter, or the model itself, refuses this row."""
+
+    kind = FailureKind.BLOCKED
+
+
+class RequestTooLarge(RequestRefused):
+    """A smaller body of the same row may be accepted.
+
+    Args:
+        fix: what it would have to be smaller in.
+        limit: what the provider said it takes: tokens for `CONTEXT`, pictures for `IMAGES`; None if it did not say.
+        counted: what it said this request has: prompt tokens for `CONTEXT`; None if it did not say.
+    """
+
+    kind = FailureKind.TOO_LARGE
+
+    def __init__(
+        self, message: str, *, status: int | None, fix: Fix, limit: int | None = None, counted: int | None = None
+    ) -> None:
+        super().__init__(message, status=status)
+        self.fix = fix
+        self.limit = limit
+        self.counted = counted
+
+
 class LaneRefused(ApiError):
-    """The provider will accept no body from this key, for this model, at this address."""
+    """The provider will accept no body from this key, for this model, at this address.
+
+    Args:
+        doubtful: whether it may be this row after all (a 403 that does not say); three rows in a row confirm it.
+    """
 
     kind = FailureKind.LANE
+
+    def __init__(self, message: str, *, status: int | None = None, doubtful: bool = False) -> None:
+        super().__init__(message, status=status)
+        self.doubtful = doubtful
 
 
 class BadReply(ApiError):
@@ -134,6 +179,10 @@ class TooManyFailures(RunError):
 
 class BudgetSpent(RunError):
     """One more call could pass the cost ceiling."""
+
+
+class ProviderDown(RunError):
+    """No lane has answered for as long as the user wants to wait, or none will before tomorrow."""
 
 
 class ResumeMismatch(RunError):

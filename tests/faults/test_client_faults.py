@@ -11,7 +11,7 @@ import anyio
 import orjson
 import pytest
 
-from engine.client import HttpClient
+from engine.client import IDLE_END_S, HttpClient
 from engine.errors import ApiError, BadReply, CallTimeout, NetworkError
 from engine.types import Reply
 from tests.fakes.attempts import api_config, attempt, outcome_of, with_client
@@ -300,24 +300,70 @@ def test_an_idle_connection_the_server_closed_costs_nothing_once_its_end_has_arr
     assert server.connections == 2
 
 
-def test_an_idle_connection_closed_just_as_it_is_used_again_is_a_network_error_that_may_be_paid() -> None:
-    """The client cannot know whether the server read the request; it never sends a paid call twice by itself."""
+def closing_the_second_time_after(said: bytes, *, seconds: float = 0.0) -> Script:
+    """Answers one request of a connection, and ends it at the next with these bytes."""
 
     def script(wire: Wire) -> None:
         wire.request()
         wire.send(WHOLE)
         wire.request()
+        wire.hold(seconds=seconds)
+        wire.send(said)
 
+    return script
+
+
+async def two_calls(client: HttpClient) -> list[Reply | ApiError]:
+    return [await outcome_of(client) for _ in range(2)]
+
+
+@on_both_loops
+@pytest.mark.parametrize("body", [b"{}", b"x" * (2 << 20)], ids=["small", "large"])
+def test_an_idle_connection_closed_just_as_it_is_used_again_costs_nothing(body: bytes, uvloop: bool) -> None:  # noqa: FBT001 - a parameter of tests
     async def use(client: HttpClient) -> list[Reply | ApiError]:
-        return [await outcome_of(client) for _ in range(3)]
+        return [await outcome_of(client, body) for _ in range(3)]
+
+    with RawServer(closing_the_second_time_after(b"")) as server:
+        outcomes = with_client(api_config(server.base_url), use, uvloop=uvloop)
+    assert [type(outcome) for outcome in outcomes] == [Reply, Reply, Reply]
+    assert server.connections == 3
+    assert {request.partition(b"\r\n\r\n")[2] for request in server.requests} == {body}
+
+
+@on_both_loops
+@pytest.mark.parametrize("cut", [1, 2, IN_HEADERS, len(WHOLE) - len(BODY), len(WHOLE) - 5])
+def test_a_used_connection_that_ends_after_any_byte_of_an_answer_may_be_paid_for(cut: int, uvloop: bool) -> None:  # noqa: FBT001 - a parameter of tests
+    with RawServer(closing_the_second_time_after(WHOLE[:cut])) as server:
+        _, error = with_client(api_config(server.base_url), two_calls, uvloop=uvloop)
+    assert type(error) is NetworkError
+    assert error.paid
+    assert server.connections == 1
+
+
+def test_a_used_connection_that_ends_after_a_while_may_be_paid_for() -> None:
+    """The server read the request and worked on it: sending it again by oneself could pay twice."""
+    with RawServer(closing_the_second_time_after(b"", seconds=IDLE_END_S + 0.1)) as server:
+        _, error = with_client(api_config(server.base_url), two_calls)
+    assert type(error) is NetworkError
+    assert error.paid
+    assert server.connections == 1
+
+
+def test_a_call_is_sent_again_once_and_not_for_ever() -> None:
+    """One connection is kept, and every new one closes without a word."""
+
+    def script(wire: Wire) -> None:
+        wire.request()
+        if wire.number == 0:
+            wire.send(WHOLE)
+            wire.request()
 
     with RawServer(script) as server:
-        first, second, third = with_client(api_config(server.base_url), use)
-    assert isinstance(first, Reply)
-    assert type(second) is NetworkError
-    assert second.paid
-    assert isinstance(third, Reply)
+        _, error = with_client(api_config(server.base_url), two_calls)
+    assert type(error) is NetworkError
+    assert error.paid
     assert server.connections == 2
+    assert len(server.requests) == 3
 
 
 @on_both_loops

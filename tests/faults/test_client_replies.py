@@ -11,10 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.client import MAX_MESSAGE_CHARS, MAX_PAGE_CHARS, MAX_TOKENS_SAID, error_message
-from engine.errors import ApiError, BadReply, LaneRefused, RateLimited, RequestRefused, ServerError
+from engine.errors import (
+    ApiError,
+    BadReply,
+    LaneRefused,
+    RateLimited,
+    RequestBlocked,
+    RequestRefused,
+    RequestTooLarge,
+    ServerError,
+)
 from engine.secret import Secret
-from engine.types import Reply, Usage
+from engine.types import RateHint, Reply, Usage
+from engine.verdicts import MAX_MESSAGE_CHARS, MAX_PAGE_CHARS, MAX_TOKENS_SAID, one_line, said_in
 from tests.fakes.attempts import api_config, attempt
 from tests.fakes.servers import RawServer, Wire, answering, chat_body, http_reply
 
@@ -40,13 +49,15 @@ def reply_of(body: bytes, headers: tuple[str, ...] = ()) -> Reply:
         (400, RequestRefused),
         (401, LaneRefused),
         (402, LaneRefused),
-        (403, RequestRefused),  # Together means a context too long for the model by it.
+        (403, LaneRefused),
         (404, LaneRefused),
         (405, LaneRefused),
         (407, LaneRefused),
         (408, ServerError),
         (409, ServerError),
-        (413, RequestRefused),
+        (410, LaneRefused),
+        (412, LaneRefused),
+        (413, RequestTooLarge),
         (415, LaneRefused),
         (422, RequestRefused),
         (424, ServerError),
@@ -70,7 +81,7 @@ def test_each_status_has_its_class(status: int, expected: type[ApiError]) -> Non
     assert type(error) is expected
     assert error.status == status
     assert str(error) == f"HTTP {status}: words of the server"
-    assert not error.paid
+    assert error.paid == (status in {504, 524}), "a gateway gave up on a machine that may have finished"
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 206, 304])
@@ -116,8 +127,8 @@ SHAPES: dict[str, tuple[bytes, str]] = {
     ),
     "Together files": (b'{"error":"no such file"}', "no such file"),
     "OpenRouter": (
-        b'{"error":{"code":429,"message":"Provider returned error","metadata":{"raw":"..."}}}',
-        "Provider returned error",
+        b'{"error":{"code":429,"message":"Provider returned error","metadata":{"raw":"too many"}}}',
+        "Provider returned error: too many",
     ),
     "Azure": (b'{"error":{"code":"content_filter","status":400,"message":"filtered","innererror":{}}}', "filtered"),
     "vLLM": (b'{"error":{"message":"At most 1 image(s)","type":"BadRequestError","code":400}}', "At most 1 image(s)"),
@@ -145,7 +156,7 @@ SHAPES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize(("body", "words"), SHAPES.values(), ids=SHAPES)
 def test_every_known_shape_of_an_error_gives_its_words(body: bytes, words: str) -> None:
-    assert error_message(body) == words
+    assert said_in(body).message == words
     error = outcome(body, status="503 Service Unavailable")
     assert str(error) == f"HTTP 503: {words or 'Service Unavailable'}"
 
@@ -163,7 +174,7 @@ def test_every_known_shape_of_an_error_gives_its_words(body: bytes, words: str) 
     ],
 )
 def test_the_words_of_a_huge_or_deep_error_stay_short(body: bytes) -> None:
-    assert len(error_message(body)) <= MAX_MESSAGE_CHARS
+    assert len(said_in(body).message) <= MAX_MESSAGE_CHARS
     error = outcome(body, status="400 x")
     assert type(error) is RequestRefused
     assert len(str(error)) <= MAX_MESSAGE_CHARS
@@ -212,7 +223,10 @@ def choice(**parts: object) -> bytes:
         choice(text="yes"),
         chat_body(5),
         chat_body({"text": "yes"}),
-        chat_body([{"type": "text", "text": "yes"}]),
+        chat_body([{"type": "image", "text": "yes"}]),
+        chat_body([{"type": "text"}]),
+        chat_body([]),
+        chat_body(None),
         chat_body().replace(b'"yes"', b'"\\ud800"'),
         chat_body().replace(b"100", b"NaN"),
         chat_body().replace(b"100", b"9" * 5000),
@@ -223,7 +237,45 @@ def test_a_200_without_one_text_is_a_bad_reply(body: bytes) -> None:
     error = outcome(body)
     assert type(error) is BadReply
     assert error.status == 200
-    assert error.paid
+    assert error.paid == (error.usage is None), "what it took is either known or may have been charged unseen"
+
+
+def test_a_text_in_parts_is_put_together() -> None:
+    assert reply_of(chat_body([{"type": "text", "text": "ye"}, {"type": "text", "text": "s"}])).text == "yes"
+
+
+def test_what_a_bad_reply_took_is_counted() -> None:
+    error = outcome(chat_body(choices=[]))
+    assert isinstance(error, BadReply)
+    assert error.usage == Usage(prompt_tokens=100, completion_tokens=3)
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        ({"message": {"content": None, "refusal": "I will not."}, "finish_reason": "stop"}, RequestBlocked),
+        ({"message": {"content": "half"}, "finish_reason": "content_filter"}, RequestBlocked),
+        ({"message": {"content": "half"}, "finish_reason": "error"}, BadReply),
+        ({"message": {"content": "half"}, "finish_reason": "abort"}, BadReply),
+        ({"message": {"content": None, "tool_calls": [{"id": "c"}]}, "finish_reason": "tool_calls"}, BadReply),
+        ({"message": {"content": "half"}, "error": {"code": 502, "message": "broke off"}}, ServerError),
+    ],
+)
+def test_a_200_without_the_answer_asked_for_is_paid_work_of_known_cost(
+    part: dict[str, Any], kind: type[ApiError]
+) -> None:
+    error = outcome(choice(**part))
+    assert type(error) is kind
+    assert (error.usage, error.paid) == (Usage(prompt_tokens=100, completion_tokens=3), False)
+    unknown = outcome(chat_body(choices=[part], usage=None))
+    assert type(unknown) is kind
+    assert (unknown.usage, unknown.paid) == (None, True)
+
+
+def test_limits_in_the_headers_of_an_answer_reach_the_reply() -> None:
+    headers = ("x-ratelimit-limit-requests: 600", "x-ratelimit-limit-tokens: 60,000")
+    assert reply_of(chat_body(), headers=headers).hint == RateHint(requests_per_s=10.0, tokens_per_s=1000.0)
+    assert reply_of(chat_body()).hint is None
 
 
 @pytest.mark.parametrize(
@@ -231,9 +283,12 @@ def test_a_200_without_one_text_is_a_bad_reply(body: bytes) -> None:
 )
 def test_a_200_with_an_error_inside_is_no_answer_even_with_a_text(inside: object) -> None:
     error = outcome(chat_body(error=inside))
-    assert isinstance(error, ApiError)
-    assert error.paid
-    assert "no provider" in str(error)
+    assert type(error) is (ServerError if isinstance(inside, dict) else BadReply)
+    assert error.usage == Usage(prompt_tokens=100, completion_tokens=3)
+    assert str(error) == "HTTP 200 with an error inside: no provider"
+    unknown = outcome(chat_body(error=inside, usage=None))
+    assert isinstance(unknown, ApiError)
+    assert unknown.paid
 
 
 def test_null_content_is_an_empty_answer() -> None:
@@ -381,4 +436,4 @@ def test_no_part_of_a_key_passes_the_cut_of_a_message(cut: int, before: int, spa
     key = "sk-0123456789abcdef"
     text = " " * spaces + "x" * (cut - before) + key
     body = orjson.dumps({"error": text}) if wrapped else text.encode()
-    assert "sk-0" not in error_message(body, key=Secret(key))
+    assert "sk-0" not in said_in(body, show=lambda said: one_line(said, Secret(key))).message
