@@ -1,4 +1,4 @@
-"""Messages to the final JSON bytes of a chat completion, with one hole where max_tokens goes.
+"""Messages to the final JSON bytes of a chat completion, with one hole where max_tokens and the lane's fields go.
 
 Base64 is spliced in between constant pieces; only short texts pass through a JSON encoder. The message format is that
 of the labelling pipeline users come from: system prompt, frames as data URLs in order, then one text part; a plain
@@ -7,7 +7,7 @@ string where there are no frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
 import pybase64
@@ -16,9 +16,11 @@ from encoders.image import Picture
 
 SECTIONS = (("transcript", "TRANSCRIPT"), ("description", "DESCRIPTION"), ("embedded_text", "EMBEDDED_TEXT"))
 TAIL = b"}"
+GAP = " [...] "
+"""Where the middle of a text was left out."""
 
 
-def user_text(fields: dict[str, str]) -> str:
+def user_text(fields: Mapping[str, str]) -> str:
     """The sections that have content, each under its heading, a blank line between them."""
     return "\n\n".join(f"{title}:\n{text}" for key, title in SECTIONS if (text := fields.get(key, "").strip()))
 
@@ -31,12 +33,24 @@ def json_text(text: str) -> bytes:
         return orjson.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
-def opening(model: str, system_prompt: str) -> bytes:
+def shortened(fields: Mapping[str, str], max_chars: int | None) -> tuple[dict[str, str], int]:
+    """The sections with the middle of the longest cut out, the transcript first, and how many characters that took."""
+    kept = {key: fields.get(key, "").strip() for key, _ in SECTIONS}
+    over = 0 if max_chars is None else max(0, sum(map(len, kept.values())) - max_chars)
+    left = over
+    for key, _ in SECTIONS:
+        if left <= 0:
+            break
+        stays = max(0, len(kept[key]) - left - len(GAP))
+        left -= len(kept[key]) - stays
+        head = stays - stays // 2
+        kept[key] = f"{kept[key][:head]}{GAP}{kept[key][len(kept[key]) - stays // 2 :]}" if stays else ""
+    return kept, over
+
+
+def opening(system_prompt: str) -> bytes:
     """Everything before the user's content."""
-    return b'{"model":%b,"messages":[{"role":"system","content":%b},{"role":"user","content":' % (
-        json_text(model),
-        json_text(system_prompt),
-    )
+    return b'{"messages":[{"role":"system","content":%b},{"role":"user","content":' % json_text(system_prompt)
 
 
 def closing(extra: Iterable[tuple[str, object]]) -> bytes:

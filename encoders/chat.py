@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from encoders.body import TAIL, closing, framed_content, opening, plain_content, user_text
+from encoders.body import TAIL, closing, framed_content, opening, plain_content, shortened, user_text
 from encoders.image import BrokenImageError, Fit, Picture, prepare
 from encoders.locate import frame_files, frame_folder, read_frame, thinned
 from encoders.tokens import image_tokens
@@ -30,6 +30,7 @@ DIGEST_CHARS = 16
 NO_FOLDER = "text_only:no_folder"
 NO_USABLE_FRAME = "text_only:no_usable_frame"
 SKIPPED_FRAMES = "skipped_frames"
+FEWER_FRAMES, SMALLER_FRAMES, SHORTER_TEXT = "fewer_frames", "smaller_frames", "shorter_text"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,11 @@ class ChatEncoder:
         Raises:
             RowError: the id cannot name a folder, or there is nothing to send.
         """
-        text = user_text(dict(row.fields))
+        fields, cut_chars = shortened(row.fields, row.reduction.max_text_chars)
+        text = user_text(fields)
         frames, degraded = self._frames(row) if self.frames_dir is not None else ([], [])
+        if cut_chars:
+            degraded.append(f"{SHORTER_TEXT}:{cut_chars}")
         if not text and not frames:
             raise RowError(FailureKind.BAD_ROW, "the row has neither text nor a usable frame")
         start, end = self._around_framed if frames else self._around_plain
@@ -77,11 +81,11 @@ class ChatEncoder:
 
     @cached_property
     def _around_framed(self) -> tuple[bytes, bytes]:
-        return opening(self.model, f"{self.vision_context}\n\n{self.system_prompt}"), closing(self.extra)
+        return opening(f"{self.vision_context}\n\n{self.system_prompt}"), closing(self.extra)
 
     @cached_property
     def _around_plain(self) -> tuple[bytes, bytes]:
-        return opening(self.model, self.system_prompt), closing(self.extra)
+        return opening(self.system_prompt), closing(self.extra)
 
     def _frames(self, row: Row) -> tuple[list[tuple[int, Picture]], list[str]]:
         """The row's pictures by frame number, and what was lost on the way."""
@@ -92,14 +96,23 @@ class ChatEncoder:
             found = frame_files(folder_fd)
             pictures: list[tuple[int, Picture]] = []
             broken = 0
-            for at in thinned(len(found), self.max_frames):
+            wanted = min(len(found), self.max_frames)
+            sent = min(wanted, row.reduction.max_frames or wanted)
+            fit = replace(self.fit, max_side_px=row.reduction.max_side_px)
+            for at in thinned(len(found), sent):
                 data = read_frame(folder_fd, found[at])
                 try:
-                    pictures.append((found[at].index, prepare(data, self.fit)))
+                    pictures.append((found[at].index, prepare(data, fit)))
                 except BrokenImageError:
                     broken += 1
         degraded = [f"{SKIPPED_FRAMES}:{broken}"] if broken else []
-        return pictures, degraded if pictures else [NO_USABLE_FRAME, *degraded]
+        if not pictures:
+            return [], [NO_USABLE_FRAME, *degraded]
+        if sent < wanted:
+            degraded.append(f"{FEWER_FRAMES}:{wanted}>{sent}")
+        if fit.max_side_px is not None:
+            degraded.append(f"{SMALLER_FRAMES}:{fit.max_side_px}")
+        return pictures, degraded
 
     def _note(self, index: int, picture: Picture) -> MediaNote:
         return MediaNote(

@@ -41,12 +41,15 @@ class Fit:
     model: str
     box: Size | None = None
     """Pixels, for the rule `WxH`."""
+    max_side_px: int | None = None
+    """A bound on the longer side besides, whatever the rule."""
 
     def size(self, width: int, height: int) -> Size:
         """The size to send a picture of this size at."""
-        if self.rule == "none":
-            return width, height
-        return within(width, height, self.box) if self.box else fit_size(self.model, width, height)
+        size = width, height
+        if self.rule != "none":
+            size = within(width, height, self.box) if self.box else fit_size(self.model, width, height)
+        return size if self.max_side_px is None else within(*size, (self.max_side_px, self.max_side_px))
 
 
 def parse_fit(rule: str, *, model: str) -> Fit:
@@ -100,7 +103,7 @@ def _prepared(data: bytes, fit: Fit) -> Picture:
         turned = _orientation(image) > 4  # noqa: PLR2004 - EXIF 5 to 8 swap width and height
         shown = (height, width) if turned else (width, height)
         target = fit.size(*shown)
-        if fit.rule == "none" or (target == shown and _sendable_as_is(image)):
+        if target == shown and (fit.rule == "none" or _sendable_as_is(image)):
             if not _whole(data, image):
                 image.load()
             return Picture(data=data, mime=Image.MIME[image.format or "JPEG"], width=width, height=height)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -16,8 +17,27 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PriceConfig:
+    """Dollars per million tokens; None is unknown, which is not zero."""
+
+    input_usd_per_m: float | None = None
+    output_usd_per_m: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("--price-in", self.input_usd_per_m), ("--price-out", self.output_usd_per_m)):
+            if value is not None and not 0 <= value < math.inf:
+                raise ConfigError(f"{name} must be 0 or more dollars per million tokens, not {value}")
+
+    def cost_usd(self, prompt_tokens: float, completion_tokens: float) -> float | None:
+        """Dollars for so many tokens, or None where the price is unknown."""
+        if self.input_usd_per_m is None or self.output_usd_per_m is None:
+            return None
+        return (prompt_tokens * self.input_usd_per_m + completion_tokens * self.output_usd_per_m) / 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiConfig:
-    """Where the calls go."""
+    """One lane: an address, a key and a model that calls may go to."""
 
     base_url: str
     """With or without `/v1` and a trailing slash; the calls go to `{base_url}/chat/completions`."""
@@ -32,6 +52,12 @@ class ApiConfig:
     """From sending to the last byte of the reply. Below the provider's own limit every expiry is paid for nothing."""
     max_reply_bytes: int = 8 << 20
     """A chat completion is a few KB; beyond this the reply is dropped unread."""
+    weight: float = 1.0
+    """The share of the work this lane gets while every lane takes more."""
+    requests_per_min: float | None = None
+    """A ceiling of this lane's own; None takes the one for all lanes. Likewise below."""
+    tokens_per_min: float | None = None
+    price: PriceConfig = field(default_factory=PriceConfig)
 
     def __post_init__(self) -> None:
         url = urlsplit(self.base_url)
@@ -46,12 +72,23 @@ class ApiConfig:
         if not self.model:
             raise ConfigError("--model must not be empty")
         _positive(
-            {"--per-call-timeout": self.call_timeout_s, "connect timeout": self.connect_timeout_s},
+            {
+                "--per-call-timeout": self.call_timeout_s,
+                "connect timeout": self.connect_timeout_s,
+                "weight": self.weight,
+                "rpm": self.requests_per_min,
+                "tpm": self.tokens_per_min,
+            }
         )
 
     @property
     def completions_url(self) -> str:
         return self.base_url.rstrip("/") + "/chat/completions"
+
+    @property
+    def name(self) -> str:
+        """What the lane is called in messages and in what is learnt about it."""
+        return f"{self.model} at {urlsplit(self.base_url).netloc.rpartition('@')[2]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +96,7 @@ class LimitConfig:
     """How many and how fast, at most. None means no limit of ours: the server's word and conduct still count."""
 
     concurrency: int | None = None
-    """Requests in flight; None adapts between 1 and `max_concurrency`."""
+    """Requests in flight, over all lanes; None adapts each lane between 1 and `max_concurrency`."""
     max_concurrency: int = 2048
     requests_per_min: float | None = None
     tokens_per_min: float | None = None
@@ -82,14 +119,15 @@ class RetryConfig:
     """When a row is tried again, and with how many tokens."""
 
     attempts: int = 6
-    """Calls for one row at most; waiting for a rate limit is not an attempt."""
+    """Calls for one row that the provider or the network may fail, and, counted apart, that may come back cut off.
+    Being told to slow down counts as neither, nor does a call while no call gets through."""
     row_deadline_s: float = 1800.0
     """No new attempt of a row starts later than this after its first."""
     first_wait_s: float = 1.0
     """Full jitter: the n-th wait is uniform in 0 to min(longest_wait_s, first_wait_s * 2**n)."""
     longest_wait_s: float = 60.0
-    max_tokens: int = 512
-    """What the first call may answer with."""
+    max_tokens: int | None = None
+    """What the first call may answer with; None learns it from the answers that come."""
     on_truncation: bool = True
     growth: float = 2.0
     """After a truncated answer: max(now, min(int(now * growth), max_tokens_cap))."""
@@ -119,14 +157,23 @@ class BrakeConfig:
     """The share is not judged before so many rows have ended: one early failure is not 100 %."""
     alike_rows: int = 20
     """If the first so many rows all fail alike, it is the settings and not the rows."""
+    max_cost_usd: float | None = None
+    """What all lives of the run together may cost."""
+    max_outage_s: float = 6 * 3600.0
+    """For how long no lane may answer before the run ends, to be resumed."""
+
+    def __post_init__(self) -> None:
+        _positive({"--max-cost": self.max_cost_usd, "--max-outage": self.max_outage_s})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PriceConfig:
-    """Dollars per million tokens; None is unknown, which is not zero."""
+class FormatConfig:
+    """The `response_format` that asks a provider to hold an answer to its form."""
 
-    input_usd_per_m: float | None = None
-    output_usd_per_m: float | None = None
+    value: Mapping[str, object] | None = None
+    """None asks for none."""
+    optional: bool = False
+    """Whether a lane that refuses it is asked without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,21 +195,38 @@ class RunConfig:
 
     source: SourceConfig
     encode: EncodeConfig
-    api: ApiConfig
+    lanes: tuple[ApiConfig, ...]
+    """At least one; answers may come from any."""
     recipe: Mapping[str, object]
     """What decides the bytes of a request besides the row: prompt digest, media settings, sampling. JSON values."""
     limits: LimitConfig = field(default_factory=LimitConfig)
     retry: RetryConfig = field(default_factory=RetryConfig)
     brake: BrakeConfig = field(default_factory=BrakeConfig)
-    price: PriceConfig = field(default_factory=PriceConfig)
     write: WriteConfig = field(default_factory=WriteConfig)
+    format: FormatConfig = field(default_factory=FormatConfig)
+
+    def __post_init__(self) -> None:
+        if not self.lanes:
+            raise ConfigError("a run needs at least one address and model to ask")
+        unpriced = [lane.name for lane in self.lanes if lane.price.cost_usd(1, 1) is None]
+        if self.brake.max_cost_usd is not None and unpriced:
+            raise ConfigError(
+                f"--max-cost needs to know what {unpriced[0]} charges; set --price-in and --price-out, "
+                "in dollars per million tokens"
+            )
+
+    @property
+    def models(self) -> str | list[str]:
+        """The model that is asked, or all of them."""
+        names = sorted({lane.model for lane in self.lanes})
+        return names[0] if len(names) == 1 else names
 
 
-SEMANTIC = frozenset({"api.model", "recipe", "source.skip", "source.limit"})
-"""Fields that change what a result says. A resume with another value is refused."""
+SEMANTIC = frozenset({"recipe", "source.skip", "source.limit"})
+"""Fields that change what a result says, beside the models. A resume with another value is refused."""
 
-PRIVATE = frozenset({"api.key"})
-"""Fields that are written nowhere."""
+PRIVATE = frozenset({"key"})
+"""Fields of a lane that are written nowhere."""
 
 DESCRIBED = frozenset(
     {
@@ -172,17 +236,23 @@ DESCRIBED = frozenset(
         "source.description_column",
         "source.embedded_text_column",
         "source.video_column",
+        "format.value",
     }
 )
-"""Fields that `describe_input` resolves into the identity of the input."""
+"""Fields that `describe_input` resolves into the identity of the input, or that `recipe` stands for."""
 
 
 def fields_of(config: RunConfig) -> dict[str, object]:
-    """Every field with its dotted name, such as `limits.concurrency`."""
+    """Every field with its dotted name, such as `limits.concurrency`; lanes as a list of objects, without keys."""
     flat: dict[str, object] = {}
     for part in dataclasses.fields(config):
         value = getattr(config, part.name)
-        if dataclasses.is_dataclass(value):
+        if part.name == "lanes":
+            flat["lanes"] = [
+                {f.name: getattr(lane, f.name) for f in dataclasses.fields(lane) if f.name not in PRIVATE}
+                for lane in config.lanes
+            ]
+        elif dataclasses.is_dataclass(value):
             flat |= {f"{part.name}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)}
         else:
             flat[part.name] = value
@@ -192,14 +262,12 @@ def fields_of(config: RunConfig) -> dict[str, object]:
 def manifest_of(config: RunConfig, *, input_identity: Mapping[str, object]) -> dict[str, object]:
     """What `run.json` says of a run: the input, the settings a resume must match, and those it may change."""
     flat = fields_of(config)
-    settings = {name.removeprefix("api."): flat[name] for name in sorted(SEMANTIC)}
-    operational = {
-        name: value for name, value in flat.items() if name not in SEMANTIC and name not in PRIVATE | DESCRIBED
-    }
+    settings = {"model": config.models} | {name: flat[name] for name in sorted(SEMANTIC)}
+    operational = {name: value for name, value in flat.items() if name not in SEMANTIC | DESCRIBED}
     return {"input": dict(input_identity), "settings": settings, "operational": operational}
 
 
 def _positive(values: Mapping[str, float | None]) -> None:
     for name, value in values.items():
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"{name} must be above 0, not {value}")

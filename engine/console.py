@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable
 from types import TracebackType
@@ -11,9 +12,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from engine.lanes import LaneStatistics
 from engine.stats import Snapshot
 
 LINE_EVERY_S = 10.0
+LIMIT_WORDS = {"rate": "the limit of requests", "tokens": "the limit of tokens"}
 STAGE_WORDS = {
     "source": "reading the input",
     "encode": "the encoders (more --workers, smaller --fit)",
@@ -23,6 +26,10 @@ STAGE_WORDS = {
 
 
 REDUCED_WORDS = {
+    "fewer_frames": "rows that the provider cannot take whole are sent with fewer frames",
+    "smaller_frames": "rows that the provider cannot take whole are sent with smaller frames",
+    "shorter_text": "rows that the provider cannot take whole are sent with a shorter text",
+    "repaired": "answers in the wrong form are asked for again as text alone",
     "text_only": "rows without a usable frame are sent as text alone",
     "skipped_frames": "frames that cannot be read are left out",
 }
@@ -89,22 +96,23 @@ class Panel:
 
 def panel_rows(snapshot: Snapshot) -> list[tuple[str, str]]:
     """What the panel says, line by line."""
-    limits, calls = snapshot.limits, snapshot.call
+    calls = snapshot.call
     rows = [
         ("rows", _rows(snapshot)),
         ("pace", f"{snapshot.rows_per_s:,.1f} rows/s · {_eta(snapshot)} · {span(snapshot.elapsed_s)} so far"),
-        ("in flight", f"{limits.in_flight:,} of {limits.window:,} · {limits.open_bytes / 2**20:,.0f} MB held"),
+        ("in flight", f"{snapshot.in_flight:,} of {snapshot.window:,} · {snapshot.open_bytes / 2**20:,.0f} MB held"),
         ("calls", f"{calls.calls:,} · {_trouble(snapshot)}"),
         ("tokens", _tokens(snapshot)),
         ("cost", money(snapshot)),
         ("waiting for", waiting_for(snapshot)),
     ]
+    rows += [(f"lane {at}", _lane(lane)) for at, lane in enumerate(snapshot.lanes, 1) if len(snapshot.lanes) > 1]
     if snapshot.failures:
         rows.append(("failures", ", ".join(f"{count:,} {kind}" for kind, count in snapshot.failures.items())))
     if snapshot.degraded:
         rows.append(("reduced", ", ".join(f"{count:,} {code}" for code, count in snapshot.degraded.items())))
     if snapshot.stopping is not None:
-        rows.append(("stopping", printable(f"{snapshot.stopping}; waiting for {limits.in_flight:,} answers")))
+        rows.append(("stopping", printable(f"{snapshot.stopping}; waiting for {snapshot.in_flight:,} answers")))
     return rows
 
 
@@ -112,7 +120,7 @@ def status_line(snapshot: Snapshot) -> str:
     """The same on one line."""
     return (
         f"{span(snapshot.elapsed_s)}  {_rows(snapshot)}  {snapshot.rows_per_s:,.1f} rows/s  {_eta(snapshot)}  "
-        f"{snapshot.limits.in_flight}/{snapshot.limits.window} in flight  {money(snapshot)}  "
+        f"{snapshot.in_flight}/{snapshot.window} in flight  {money(snapshot)}  "
         f"waiting for {waiting_for(snapshot)}"
     )
 
@@ -140,19 +148,46 @@ def closing_summary(snapshot: Snapshot, *, out: str) -> str:
 
 def waiting_for(snapshot: Snapshot) -> str:
     """The bottleneck in words; for the provider, which of its limits."""
-    if snapshot.limits.paused_s > 0:
-        return f"the provider, which asked for a pause of {snapshot.limits.paused_s:.0f} s"
-    if snapshot.bottleneck == "call" and snapshot.limits.blocked in {"rate", "tokens"}:
-        return f"the {'--rpm' if snapshot.limits.blocked == 'rate' else '--tpm'} limit"
+    open_lanes = [lane for lane in snapshot.lanes if lane.state == "open"]
+    if not open_lanes:
+        return printable(_outage(snapshot))
+    paused_s = min(lane.limits.paused_s for lane in open_lanes)
+    if paused_s > 0:
+        return f"the provider, which asked for a pause of {paused_s:.0f} s"
+    blocked = open_lanes[0].limits.blocked
+    if snapshot.bottleneck == "call" and blocked in LIMIT_WORDS:
+        return LIMIT_WORDS[blocked]
     return STAGE_WORDS[snapshot.bottleneck]
+
+
+def _outage(snapshot: Snapshot) -> str:
+    """Why nothing goes on, and when it is tried again."""
+    resting = [lane for lane in snapshot.lanes if lane.state == "resting"]
+    if not resting:
+        return "the provider, which refuses every call"
+    lane = min(resting, key=lambda lane: lane.probe_s)
+    when = f"next try in {lane.probe_s:.0f} s" if math.isfinite(lane.probe_s) else "being tried"
+    return f"the provider, down for {span(snapshot.outage_s)} ({lane.why[:120]}); {when}"
+
+
+def _lane(lane: LaneStatistics) -> str:
+    """One lane of several, in a line."""
+    rate = "" if lane.limits.rate_per_s is None else f" · {lane.limits.rate_per_s:,.1f}/s"
+    state = "" if lane.state == "open" else f" · {lane.state}: {lane.why[:60]}"
+    return printable(f"{lane.name} · {lane.limits.in_flight:,} of {lane.limits.window:,}{rate}{state}")
 
 
 def money(snapshot: Snapshot) -> str:
     """Dollars so far, and what is not in them."""
-    if snapshot.unpriced_rows and snapshot.cost_usd == 0:
-        return "unknown (no price; set --price-in and --price-out)" if snapshot.unknown_calls == 0 else "unknown"
+    if snapshot.unpriced_calls and snapshot.cost_usd == 0:
+        return "unknown (no price; set --price-in and --price-out)"
     text = f"${snapshot.cost_usd:,.4f}" if snapshot.cost_usd < 1 else f"${snapshot.cost_usd:,.2f}"
-    return text + (f" + {snapshot.unpriced_rows:,} rows of unknown cost" if snapshot.unpriced_rows else "")
+    if snapshot.unpriced_calls:
+        text += f" + {snapshot.unpriced_calls:,} calls without a price"
+    if snapshot.unknown_calls:
+        most = f", at most ${snapshot.unknown_usd:,.4f}" if snapshot.unknown_usd else ""
+        text += f" + {snapshot.unknown_calls:,} calls of unknown cost{most}"
+    return text
 
 
 def printable(text: str) -> str:
@@ -189,6 +224,8 @@ def _trouble(snapshot: Snapshot) -> str:
         "server errors": calls.server_errors,
         "network errors": calls.network_errors,
         "cut and repeated": calls.grown,
+        "made smaller": calls.reduced,
+        "answers repaired": calls.repaired,
         "left without an answer": calls.unfinished,
         "worker crashes": snapshot.encode.crashes,
         "worker hangs": snapshot.encode.timeouts,

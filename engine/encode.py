@@ -11,8 +11,8 @@ spares it the wait for the next.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +22,7 @@ from engine.errors import ConfigError, EncoderBroken
 from engine.link import Link
 from engine.ports import Encoder
 from engine.process import WorkerDiedError, WorkerProcess, pack, pack_encoder
-from engine.types import Failure, FailureKind, Record, Request, Row
+from engine.types import Failure, FailureKind, Record, Reduction, Request, Row
 
 HELD_BATCHES = 2
 AHEAD_BYTES = 64 << 10
@@ -80,6 +80,11 @@ class EncoderPool:
         self._rows_done = self._rows_failed = self._crashes = self._timeouts = 0
         self._failed_starts = 0
         self._cpu_s = 0.0
+        self._again_turn = anyio.Lock()
+        self._again_worker: WorkerProcess | None = None
+        self._again_cpu_s = 0.0
+        self.most_images: Callable[[], int | None] = lambda: None
+        """How many pictures a request may hold, as far as refusals have shown it."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,6 +104,33 @@ class EncoderPool:
         async with source.consuming(), sink.producing(), anyio.create_task_group() as group:
             for _ in range(self._config.workers):
                 group.start_soon(_Slot(self, source, sink).work)
+
+    async def encode_again(self, row: Row) -> Request | Record:
+        """Make one request anew, within the row's `reduction`, in a worker kept for that: it is rare.
+
+        Raises:
+            EncoderBroken: workers die before they have encoded anything.
+        """
+        async with self._again_turn:
+            for _ in range(TRIES):
+                worker = self._again_worker
+                if worker is None:
+                    worker, self._again_cpu_s = self.start_worker(), 0.0
+                self._again_worker = None
+                try:
+                    await worker.send([row])
+                    frame = await worker.receive([row], timeout_s=self._config.row_timeout_s)
+                except WorkerDiedError as error:
+                    died = error
+                    worker.kill()
+                    await self.lost(worker, error)
+                else:
+                    # A worker whose answer was not waited for is not used again: it may still be busy.
+                    self._again_worker = worker
+                    self.count(frame.outcomes, cpu_s=frame.cpu_s - self._again_cpu_s)
+                    self._again_cpu_s = frame.cpu_s
+                    return frame.outcomes[0]
+        return poisoned(row, died)
 
     def statistics(self) -> EncodeStatistics:
         return EncodeStatistics(
@@ -151,13 +183,19 @@ class EncoderPool:
                 except anyio.EndOfStream:
                     self._ended = True
                     break
-                rows = [item for item in batch if isinstance(item, Row)]
+                rows = self._bounded([item for item in batch if isinstance(item, Row)])
                 size = self._config.batch_rows
                 self._ready.extend(rows[at : at + size] for at in range(0, len(rows), size))
                 for item in batch:
                     if isinstance(item, Record):
                         await sink.put(item)
             return self._ready.popleft() if self._ready else None
+
+    def _bounded(self, rows: list[Row]) -> list[Row]:
+        most = self.most_images()
+        if most is None:
+            return rows
+        return [replace(row, reduction=row.reduction & Reduction(max_frames=most)) for row in rows]
 
     def take_nowait(self) -> list[Row] | None:
         """A batch if one is at hand that no idle slot waits for."""
@@ -173,6 +211,12 @@ class EncoderPool:
     @property
     def config(self) -> EncodeConfig:
         return self._config
+
+
+def poisoned(row: Row, error: WorkerDiedError) -> Record:
+    """The end of a row that killed or hung its worker as often as it may."""
+    message = f"encoding this row {error}, {TRIES} times"
+    return Record(row=row.row, id=row.id, outcome=Failure(kind=FailureKind.POISON_MEDIA, message=message))
 
 
 class _Slot:
@@ -261,7 +305,6 @@ class _Slot:
             self._again.append([guilty])
             return
         del self._tries[guilty.row]
-        message = f"encoding this row {error}, {TRIES} times"
-        failed = Record(row=guilty.row, id=guilty.id, outcome=Failure(kind=FailureKind.POISON_MEDIA, message=message))
+        failed = poisoned(guilty, error)
         self._pool.count([failed], cpu_s=0.0)
         await self._sink.put(failed)

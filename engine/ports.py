@@ -67,6 +67,8 @@ class SinkStatistics:
     """Records dropped because their row had ended already."""
     salvaged: int
     """Lines found after the last commit when the folder was opened, and kept."""
+    chosen: int | None = None
+    """Rows still to be worked on by a life that takes up certain kinds alone; None for any other."""
 
 
 class Sink(Protocol):

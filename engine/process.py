@@ -249,6 +249,7 @@ def _outcome(item: dict[str, Any], expected: dict[int, Row], blobs: _Blobs) -> R
         n_frames=_count(item["frames"]),
         media=tuple(_media(note) for note in item["media"]),
         degraded=tuple(_text(code) for code in item["degraded"]),
+        made_of=row,
     )
 
 

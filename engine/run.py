@@ -17,6 +17,7 @@ import random
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 from anyio import to_thread
@@ -25,8 +26,10 @@ from engine.call import CallStage
 from engine.config import RunConfig
 from engine.encode import EncoderPool
 from engine.errors import EngineError, first_error
-from engine.limits import Limits
+from engine.gate import Gate, Room
+from engine.lanes import Lanes
 from engine.link import Link
+from engine.money import Books
 from engine.ports import Client, Reader, Sink
 from engine.source import RowReader
 from engine.stats import CallSnapshot, EncodeSnapshot, Pace, Pressure, Snapshot, Watcher
@@ -49,7 +52,8 @@ class Parts:
     """What stands behind the seams of one run."""
 
     pool: EncoderPool
-    client: Client
+    clients: Sequence[Client]
+    """One a lane, in their order."""
     reader: Reader
     sink: Sink
     watchers: Sequence[Watcher] = ()
@@ -63,17 +67,33 @@ class Run:
         self._config = config
         self._parts = parts
         self.stop = Stop(drain_s=config.write.drain_s)
-        self._limits = Limits(config.limits, now=anyio.current_time())
-        self._call = CallStage(
-            config, client=parts.client, reader=parts.reader, limits=self._limits, stop=self.stop, rng=parts.rng
+        learnt = parts.sink.learnt
+        self._books = Books(config.brake.max_cost_usd, learnt.get("spent"))
+        self._lanes = Lanes(
+            config, parts.clients, books=self._books, now=anyio.current_time(), learnt=learnt.get("lanes", {})
         )
-        self._write = WriteStage(sink=parts.sink, write=config.write, brake=config.brake, stop=self.stop)
+        self._room = Room(config.limits.max_open_bytes)
+        self._gate = Gate(self._lanes, room=self._room, brake=config.brake, stop=self.stop)
+        parts.pool.most_images = self._lanes.most_images
+        self._call = CallStage(
+            config,
+            lanes=self._lanes,
+            gate=self._gate,
+            reader=parts.reader,
+            encode_again=parts.pool.encode_again,
+            stop=self.stop,
+            rng=parts.rng,
+        )
+        self._write = WriteStage(
+            sink=parts.sink, write=config.write, brake=config.brake, stop=self.stop, learnt=self._learnt
+        )
         self._rows = Link[list[Row | Record]](ROW_BATCHES)
         self._requests = Link[Request | Record](READY_REQUESTS)
         self._records = Link[Record](ENDED_RECORDS)
         self._pace, self._pressure = Pace(), Pressure()
         self._started_s = anyio.current_time()
-        self._done_before = parts.sink.statistics().finished
+        held = parts.sink.statistics()
+        self._done_before, self._chosen = held.finished, held.chosen
         self._reader: RowReader | None = None
 
     async def main(self) -> Snapshot:
@@ -115,6 +135,8 @@ class Run:
         }
         pace = self._pace.rows_per_s(written.ended)
         total, known = self._reader.rows_total() if self._reader else (0, False)
+        if self._chosen is not None:
+            total, known = self._done_before + self._chosen, True
         left = max(0, total - self._done_before - written.ended)
         return Snapshot(
             elapsed_s=now - self._started_s,
@@ -127,14 +149,20 @@ class Run:
             unlabelled=written.unlabelled,
             rows_per_s=pace,
             eta_s=left / pace if pace > 0 else None,
-            usage=written.usage,
-            cost_usd=written.cost_usd,
-            unpriced_rows=written.unpriced,
-            unknown_calls=written.unknown_calls,
+            usage=self._books.usage,
+            cost_usd=self._books.cost_usd,
+            unpriced_calls=self._books.unpriced_calls,
+            unknown_calls=self._books.unknown_calls,
+            unknown_usd=self._books.unknown_usd,
             failures={str(kind): count for kind, count in self._write.brake.by_kind.items()},
             examples={str(kind): message for kind, message in self._write.brake.examples.items()},
             degraded=dict(written.degraded),
-            limits=self._limits.statistics(now),
+            in_flight=self._lanes.in_flight,
+            window=self._lanes.window,
+            open_rows=self._room.rows,
+            open_bytes=self._room.n_bytes,
+            lanes=self._lanes.statistics(now),
+            outage_s=self._lanes.outage_s(now),
             encode=EncodeSnapshot(
                 workers=pool.workers_alive, crashes=pool.crashes, timeouts=pool.timeouts, cpu_s=pool.cpu_s
             ),
@@ -145,6 +173,9 @@ class Run:
                 server_errors=calls.server_errors,
                 network_errors=calls.network_errors,
                 grown=calls.truncated,
+                reduced=calls.reduced,
+                repairs=calls.repairs,
+                repaired=calls.repaired,
                 unfinished=calls.unfinished,
                 mean_latency_s=calls.latency_s / calls.answered if calls.answered else None,
             ),
@@ -192,7 +223,11 @@ class Run:
 
     async def _wake_on_stop(self) -> None:
         await self.stop.wait()
-        self._call.wake()
+        self._gate.wake()
+
+    def _learnt(self) -> dict[str, Any]:
+        """What a later life should know, as of this commit."""
+        return {"spent": self._books.as_json(), "lanes": self._lanes.learnt()}
 
     async def _obey_signals(self) -> None:
         with anyio.open_signal_receiver(*STOP_SIGNALS) as received:

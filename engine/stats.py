@@ -8,7 +8,7 @@ from typing import Protocol
 
 import anyio
 
-from engine.limits import LimitStatistics
+from engine.lanes import LaneStatistics
 from engine.link import LinkStatistics
 from engine.ports import SinkStatistics
 from engine.types import Usage
@@ -41,7 +41,13 @@ class CallSnapshot:
     server_errors: int
     network_errors: int
     grown: int
-    """Calls repeated with more tokens after a cut answer."""
+    """Calls repeated after a cut answer."""
+    reduced: int
+    """Requests made again, smaller."""
+    repairs: int
+    """Text-only calls for an answer that was none."""
+    repaired: int
+    """Those that helped."""
     unfinished: int
     mean_latency_s: float | None
 
@@ -64,13 +70,26 @@ class Snapshot:
     rows_per_s: float
     eta_s: float | None
     usage: Usage
+    """Of every call of all lives of the run, those that came to nothing included; likewise below."""
     cost_usd: float
-    unpriced_rows: int
+    """Of the calls whose price and usage are known."""
+    unpriced_calls: int
+    """Calls with a usage and no price."""
     unknown_calls: int
+    """Calls that may have been charged and did not say what they took."""
+    unknown_usd: float
+    """What those cost at most, as far as there is a price."""
     failures: Mapping[str, int]
     examples: Mapping[str, str]
     degraded: Mapping[str, int]
-    limits: LimitStatistics
+    in_flight: int
+    window: int
+    open_rows: int
+    """Encoded rows held."""
+    open_bytes: int
+    lanes: tuple[LaneStatistics, ...]
+    outage_s: float
+    """For how long no lane has been open; 0 if one is."""
     encode: EncodeSnapshot
     call: CallSnapshot
     sink: SinkStatistics

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 from anyio import to_thread
@@ -13,7 +15,7 @@ from engine.config import BrakeConfig, WriteConfig
 from engine.link import Link
 from engine.ports import Sink
 from engine.stop import Stop
-from engine.types import Failure, Record, Usage
+from engine.types import Failure, Record
 
 LOOK_EVERY = 64
 """Records between two looks at how much waits for the disk."""
@@ -28,11 +30,6 @@ class WriteCounters:
     truncated: int = 0
     unlabelled: int = 0
     """Results whose text could not be read as labels."""
-    usage: Usage = field(default_factory=Usage)
-    cost_usd: float = 0.0
-    unpriced: int = 0
-    """Rows whose cost is unknown."""
-    unknown_calls: int = 0
     degraded: Counter[str] = field(default_factory=Counter)
     commits: int = 0
     commit_s: float = 0.0
@@ -41,8 +38,11 @@ class WriteCounters:
 class WriteStage:
     """Takes records to the sink. The only shielded work of a run is its last commit."""
 
-    def __init__(self, *, sink: Sink, write: WriteConfig, brake: BrakeConfig, stop: Stop) -> None:
+    def __init__(
+        self, *, sink: Sink, write: WriteConfig, brake: BrakeConfig, stop: Stop, learnt: Callable[[], dict[str, Any]]
+    ) -> None:
         self._sink = sink
+        self._learnt = learnt
         self._config = write
         self._stop = stop
         self._due = anyio.Event()
@@ -87,6 +87,7 @@ class WriteStage:
 
     async def _commit(self) -> None:
         started = anyio.current_time()
+        self._sink.learnt.update(self._learnt())
         await to_thread.run_sync(self._sink.commit)
         self.counters.commits += 1
         self.counters.commit_s += anyio.current_time() - started
@@ -97,15 +98,8 @@ class WriteStage:
         counters = self.counters
         counters.ended += 1
         counters.truncated += record.truncated
-        counters.unknown_calls += record.unknown_calls
         counters.degraded.update(code.partition(":")[0] for code in record.degraded)
         if isinstance(record.outcome, Failure):
             counters.failed += 1
         elif record.answer is not None and record.answer.error is not None:
             counters.unlabelled += 1
-        if record.usage is not None:
-            counters.usage += record.usage
-        if record.cost_usd is None:
-            counters.unpriced += 1
-        else:
-            counters.cost_usd += record.cost_usd

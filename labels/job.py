@@ -7,7 +7,7 @@ import platform
 import random
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +57,8 @@ class Job:
     shards: int
     resume: bool
     retry_failed: bool
+    only: frozenset[str] | None = None
+    """Kinds of failed or truncated rows that alone are worked on."""
 
 
 def ask_by_codebook(name: str) -> Questions:
@@ -98,7 +100,12 @@ def run_job(job: Job, *, say: Callable[[str], None]) -> Snapshot:
     """
     manifest = manifest_of(job.settings, input_identity=describe_input(job.settings.source)) | {"versions": _versions()}
     with ShardSink.open(
-        job.out, manifest=manifest, shards=job.shards, resume=job.resume, retry_failed=job.retry_failed
+        job.out,
+        manifest=manifest,
+        shards=job.shards,
+        resume=job.resume,
+        retry_failed=job.retry_failed,
+        only=job.only,
     ) as sink:
         for note in sink.notes:
             say(note)
@@ -110,13 +117,15 @@ async def _life(job: Job, sink: ShardSink) -> Snapshot:
     with ExitStack() as shown:
         watchers: list[Watcher] = [shown.enter_context(EventsFile(job.out / "events.jsonl"))]
         if sys.stderr.isatty():
-            title = f"{job.settings.api.model} → {job.out}"
+            title = f"{_models(job)} → {job.out}"
             watchers.append(shown.enter_context(Panel(sys.stderr, title=title)))
         else:
             watchers.append(PlainLines(sys.stderr))
-        async with HttpClient(job.settings.api) as client, EncoderPool(job.encoder, job.settings.encode) as pool:
+        async with AsyncExitStack() as opened:
+            pool = await opened.enter_async_context(EncoderPool(job.encoder, job.settings.encode))
+            clients = [await opened.enter_async_context(HttpClient(lane)) for lane in job.settings.lanes]
             parts = Parts(
-                pool=pool, client=client, reader=job.reader, sink=sink, watchers=watchers, rng=random.Random()
+                pool=pool, clients=clients, reader=job.reader, sink=sink, watchers=watchers, rng=random.Random()
             )
             life = Run(job.settings, parts)
             try:
@@ -127,8 +136,13 @@ async def _life(job: Job, sink: ShardSink) -> Snapshot:
                     write_report(
                         job.out / "report.json",
                         life.snapshot(),
-                        about={"model": job.settings.api.model, "out": str(job.out)},
+                        about={"model": _models(job), "out": str(job.out)},
                     )
+
+
+def _models(job: Job) -> str:
+    models = job.settings.models
+    return models if isinstance(models, str) else ", ".join(models)
 
 
 def on_loop(main: Coroutine[object, object, T]) -> T:

@@ -101,6 +101,7 @@ class MemorySink:
             pending_bytes=sum(len(str(record.outcome)) for record in self._batch),
             duplicates=self._duplicates,
             salvaged=0,
+            chosen=len(self._again) if self._only_again else None,
         )
 
 

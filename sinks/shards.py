@@ -201,6 +201,7 @@ class ShardSink:
             pending_bytes=self._batch.n_bytes,
             duplicates=self._duplicates,
             salvaged=self._salvaged,
+            chosen=self._again.count if self._only_again else None,
         )
 
     @property

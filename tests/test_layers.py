@@ -24,15 +24,19 @@ HEIGHT = {
     for height, names in enumerate(
         (
             ("types", "secret"),
-            ("errors",),
-            ("ports", "hints", "link", "readers"),
-            ("worker",),
-            ("process", "source"),
+            ("errors", "providers"),
+            ("ports", "hints", "prices", "link", "readers", "money", "breaker", "lengths", "ladder", "cuts", "levels"),
+            ("worker", "verdicts", "throttle", "crowd"),
+            ("process", "source", "replies"),
             ("encode",),
             ("config",),
             ("stop", "limits", "brake", "client"),
-            ("stats", "call", "write"),
-            ("console", "report", "run"),
+            ("lanes",),
+            ("gate", "stats"),
+            ("probe", "write"),
+            ("attempt",),
+            ("call", "console", "report"),
+            ("run",),
         )
     )
     for name in names
@@ -46,7 +50,7 @@ FENCES = {
     "pickle": {"engine/worker.py", "engine/process.py"},
     "rich": {"engine/console.py"},
     "uvloop": {"labels/job.py", "bench/provider_speed.py"},
-    "cyclopts": {"cli.py"},
+    "cyclopts": {"cli.py", "labels/flags.py"},
     "httptools": {"bench/connection.py"},
     "pyarrow": {"engine/readers.py"},
 }

@@ -62,7 +62,7 @@ def run(
     async def main() -> Snapshot:
         async with EncoderPool(encoder, encode) as pool:
             parts = Parts(
-                pool=pool, client=client or Answering(), reader=PlainReader(), sink=sink, rng=random.Random(1)
+                pool=pool, clients=[client or Answering()], reader=PlainReader(), sink=sink, rng=random.Random(1)
             )
             return await Run(config, parts).main()
 

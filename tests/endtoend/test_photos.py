@@ -126,7 +126,8 @@ def test_bytes_pass_untouched_when_nothing_is_to_fit(tmp_path: Path) -> None:
         part["image_url"]["url"].partition(",")[2]
         for body in bodies
         for part in body["messages"][1]["content"]
-        if part["type"] == "image_url"
+        # This server's answers are none, so each row is asked a second time, as text.
+        if isinstance(part, dict) and part["type"] == "image_url"
     }
     on_disk = {
         base64.b64encode((tmp_path / "frames" / identity / f"frame_{at}.jpg").read_bytes()).decode()

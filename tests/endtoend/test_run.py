@@ -44,8 +44,9 @@ def wait_for_lines(out: Path, count: int, *, within_s: float = 30.0) -> None:
 
 
 def essence(line: dict[str, Any]) -> dict[str, Any]:
-    """What of a result line does not depend on when it was made."""
-    return {key: value for key, value in line.items() if key not in {"latency_s", "request_id", "attempt", "cost_usd"}}
+    """What of a result line does not depend on when it was made, or on what had been learnt by then."""
+    passing = {"latency_s", "request_id", "attempt", "cost_usd", "max_tokens_used"}
+    return {key: value for key, value in line.items() if key not in passing}
 
 
 def test_every_row_gets_exactly_one_line_in_its_shard(tmp_path: Path) -> None:
@@ -126,7 +127,8 @@ def test_a_second_signal_waits_for_nothing(tmp_path: Path) -> None:
     table, out = write_table(tmp_path / "videos.csv", 200), tmp_path / "out"
     with simulated(tmp_path, {"latency": {"median": 3600.0}}) as provider:
         process = start_cli(*run_arguments(table, out, provider.url, "--concurrency", 8))
-        while provider.ledger()["in_flight"] < 8:
+        # A lane that has not answered yet is given two calls.
+        while provider.ledger()["in_flight"] < 2:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
@@ -136,14 +138,15 @@ def test_a_second_signal_waits_for_nothing(tmp_path: Path) -> None:
         said = finished(process)
     assert said.code == 75
     assert time.monotonic() - started < 5
-    assert "8 left without an answer" in said.err
+    assert "2 left without an answer" in said.err
+    assert "2 calls of unknown cost" in said.err
 
 
 def test_hung_servers_do_not_outlast_the_drain(tmp_path: Path) -> None:
     table, out = write_table(tmp_path / "videos.csv", 50), tmp_path / "out"
     with simulated(tmp_path, {"faults": [{"kind": "stall"}]}) as provider:
         process = start_cli(*run_arguments(table, out, provider.url, "--concurrency", 8, "--drain-seconds", 1))
-        while provider.ledger()["requests"] < 8:
+        while provider.ledger()["requests"] < 2:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         started = time.monotonic()
@@ -153,7 +156,7 @@ def test_hung_servers_do_not_outlast_the_drain(tmp_path: Path) -> None:
 
 
 def test_twenty_kills_leave_the_results_of_an_undisturbed_run(tmp_path: Path) -> None:
-    rows, in_flight, kills = 4000, 64, 20
+    rows, in_flight, kills = 2500, 64, 20
     table = write_table(tmp_path / "videos.csv", rows)
     with simulated(tmp_path) as provider:
         assert cli(*run_arguments(table, tmp_path / "calm", provider.url)).code == 0
@@ -164,7 +167,7 @@ def test_twenty_kills_leave_the_results_of_an_undisturbed_run(tmp_path: Path) ->
         for kill in range(kills):
             process = start_cli(*arguments)
             before = provider.ledger()["requests"]
-            while provider.ledger()["requests"] - before < 20 + 23 * kill % 170 and process.poll() is None:
+            while provider.ledger()["requests"] - before < 20 + 23 * kill % 110 and process.poll() is None:
                 time.sleep(0.01)
             time.sleep(0.013 * (kill * 7 % 20))
             process.kill()

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import anyio
 import pytest
 
 from engine.call import CallStage
-from engine.config import LimitConfig, PriceConfig, RetryConfig
+from engine.config import BrakeConfig, FormatConfig, LimitConfig, PriceConfig, RetryConfig
 from engine.errors import (
+    ApiError,
     AuthRejected,
     BadReply,
+    BudgetSpent,
     LaneRefused,
     NetworkError,
+    ProviderDown,
     RateLimited,
+    RequestBlocked,
     RequestRefused,
+    RequestTooLarge,
     ServerError,
 )
-from engine.limits import Limits
+from engine.gate import Gate, Room
+from engine.lanes import Lanes
 from engine.link import Link
+from engine.money import Books
 from engine.stop import Stop
-from engine.types import Failure, FailureKind, Record, Reply, Request
-from tests.fakes.calls import PlainReader, Script, ScriptedClient, make_config, make_reply, make_request
+from engine.types import Failure, FailureKind, Fix, Record, Reduction, Reply, Request, Row, Usage
+from tests.fakes.calls import PlainReader, Script, ScriptedClient, make_config, make_lane, make_reply, make_request
 from tests.fakes.virtual import run_in_virtual_time
 
 
@@ -32,33 +41,45 @@ class Stage:
 
     def __init__(
         self,
-        script: Script,
-        *,
+        *scripts: Script,
         retry: RetryConfig | None = None,
         limits: LimitConfig | None = None,
+        brake: BrakeConfig | None = None,
+        form: FormatConfig | None = None,
         price: PriceConfig | None = None,
         latency_s: float = 1.0,
     ) -> None:
-        self.client = ScriptedClient(script, latency_s=latency_s)
-        self.config = make_config(retry=retry, limits=limits, price=price)
+        self.clients = [ScriptedClient(script, latency_s=latency_s) for script in scripts]
+        self.client = self.clients[0]
+        lanes = tuple(make_lane(model=f"m{at}", price=price) for at in range(len(scripts)))
+        self.config = make_config(
+            retry=retry or RetryConfig(max_tokens=512), limits=limits, brake=brake, form=form, lanes=lanes
+        )
         self.records: dict[int, Record] = {}
+        self.learnt: dict[str, Any] = {}
         self.stop_at_s: float | None = None
         self.sink_wait_s = 0.0
         self.elapsed_s = 0.0
         self.most_open = 0
+        self.reductions: list[Reduction] = []
 
     def run(self, items: Sequence[Request | Record]) -> Stage:
         run_in_virtual_time(lambda: self._main(items))
         return self
 
     async def _main(self, items: Sequence[Request | Record]) -> None:
+        now = anyio.current_time()
         self.stop = Stop(drain_s=20)
-        self.limits = Limits(self.config.limits, now=anyio.current_time())
+        self.books = Books(self.config.brake.max_cost_usd)
+        self.lanes = Lanes(self.config, self.clients, books=self.books, now=now, learnt=self.learnt)
+        self.room = Room(self.config.limits.max_open_bytes)
+        self.gate = Gate(self.lanes, room=self.room, brake=self.config.brake, stop=self.stop)
         self.stage = CallStage(
             self.config,
-            client=self.client,
+            lanes=self.lanes,
+            gate=self.gate,
             reader=PlainReader(),
-            limits=self.limits,
+            encode_again=self._encode_again,
             stop=self.stop,
             rng=random.Random(1),
         )
@@ -72,10 +93,18 @@ class Stage:
                 async for record in sink:
                     assert record.row not in self.records
                     self.records[record.row] = record
-                    self.most_open = max(self.most_open, self.limits.statistics(anyio.current_time()).open_rows)
+                    self.most_open = max(self.most_open, self.room.rows)
                     await anyio.sleep(self.sink_wait_s)
             self.elapsed_s = anyio.current_time() - started
             group.cancel_scope.cancel()
+        assert self.room.rows == self.room.n_bytes == 0
+        assert self.lanes.in_flight == 0
+        assert self.books.reserved_usd == pytest.approx(0.0, abs=1e-12)
+
+    async def _encode_again(self, row: Row) -> Request | Record:
+        self.reductions.append(row.reduction)
+        request = make_request(row.row, n_frames=row.reduction.max_frames or 8)
+        return dataclasses.replace(request, made_of=row, degraded=(f"fewer_frames:8>{row.reduction.max_frames}",))
 
     async def _feed(self, items: Sequence[Request | Record], source: Link[Request | Record]) -> None:
         async with source.producing():
@@ -87,7 +116,7 @@ class Stage:
             await anyio.sleep(self.stop_at_s)
             self.stop.ask("SIGTERM")
         await self.stop.wait()
-        self.stage.wake()
+        self.gate.wake()
 
 
 def rows(n: int) -> list[Request]:
@@ -112,7 +141,8 @@ def test_every_request_ends_as_one_record() -> None:
 def test_in_flight_reaches_the_window_and_never_passes_it() -> None:
     stage = Stage(always_yes, limits=LimitConfig(concurrency=7)).run(rows(70))
     assert stage.client.most_in_flight == 7
-    assert stage.elapsed_s == pytest.approx(10.0)
+    # Two calls find out whether the lane answers at all; then the whole window opens.
+    assert stage.elapsed_s == pytest.approx(11.0, abs=0.5)
 
 
 def test_a_record_made_earlier_passes_untouched_and_is_not_sent() -> None:
@@ -162,7 +192,7 @@ def test_the_server_s_wait_is_obeyed_by_every_row() -> None:
 
 def test_waiting_for_a_rate_limit_uses_up_no_attempt() -> None:
     script: Script = lambda row, attempt, _: RateLimited("429") if attempt <= 20 else make_reply()  # noqa: E731
-    stage = Stage(script, retry=RetryConfig(attempts=2)).run(rows(1))
+    stage = Stage(script, retry=RetryConfig(attempts=2, row_deadline_s=1e6)).run(rows(1))
     assert isinstance(stage.records[0].outcome, Reply)
     assert stage.records[0].attempts == 21
 
@@ -208,7 +238,8 @@ def test_an_answer_cut_under_stop_counts_as_truncated() -> None:
 def test_a_full_context_is_not_fed_more_tokens() -> None:
     script: Script = lambda row, attempt, most: make_reply("x", finish_reason="length", completion_tokens=most // 2)  # noqa: E731
     stage = Stage(script).run(rows(1))
-    assert len(stage.client.sent) == 1
+    assert {most for _, _, most in stage.client.sent} == {512}
+    assert len(stage.client.sent) <= 3
     assert stage.records[0].truncated
 
 
@@ -257,9 +288,8 @@ def test_after_a_stop_nothing_new_is_sent_and_what_is_in_flight_arrives() -> Non
     stage = Stage(always_yes, limits=LimitConfig(concurrency=5), latency_s=10)
     stage.stop_at_s = 15
     stage.run(rows(100))
-    assert len(stage.client.sent) == 10
-    assert len(stage.records) == 10
-    assert stage.elapsed_s == pytest.approx(20)
+    assert len(stage.client.sent) == len(stage.records) == 7
+    assert stage.elapsed_s == pytest.approx(20, abs=0.5)
 
 
 def test_a_stop_does_not_wait_for_rows_that_sleep_before_their_next_attempt() -> None:
@@ -275,7 +305,8 @@ def test_the_drain_is_bounded_and_what_it_leaves_is_counted() -> None:
     stage.stop_at_s = 5
     stage.run(rows(10))
     assert stage.elapsed_s == pytest.approx(25)
-    assert stage.stage.counters.unfinished == 4
+    assert stage.stage.counters.unfinished == 2
+    assert stage.books.unknown_calls == 2
 
 
 def test_held_bytes_stay_below_the_bound() -> None:
@@ -304,4 +335,309 @@ def test_while_every_call_fails_no_more_rows_are_opened_than_two_windows() -> No
     stage = Stage(lambda *_: ServerError("500", retry_after_s=50), limits=LimitConfig(concurrency=4))
     stage.stop_at_s = 40
     stage.run(rows(100))
-    assert {row for _, row, _ in stage.client.sent} == set(range(8))
+    # A lane that has not answered yet has a window of two.
+    assert {row for _, row, _ in stage.client.sent} == set(range(4))
+
+
+def over_lane(stage: Stage, at: int) -> set[int]:
+    """The rows that were sent over a lane."""
+    return {row for _, row, _ in stage.clients[at].sent}
+
+
+def test_the_first_calls_find_out_whether_a_lane_takes_a_response_format() -> None:
+    stage = Stage(always_yes, form=FormatConfig(value={"type": "json_schema"}, optional=True)).run(rows(5))
+    assert all(b'"response_format":{"type":"json_schema"}' in body for body in stage.client.bodies)
+    assert stage.lanes.lanes[0].structured == "works"
+
+
+def test_a_lane_that_refuses_the_format_is_asked_without_and_no_row_is_lost() -> None:
+    stage = Stage(always_yes, form=FormatConfig(value={"type": "json_schema"}, optional=True))
+    stage.client.see = lambda body: (
+        RequestRefused("HTTP 400: unknown field", status=400) if b"response_format" in body else None
+    )
+    stage.run(rows(40))
+    refused = [body for body in stage.client.bodies if b"response_format" in body]
+    assert 1 <= len(refused) <= 2
+    assert all(isinstance(record.outcome, Reply) for record in stage.records.values())
+    assert stage.lanes.lanes[0].learnt()["structured"] == "off"
+
+
+def test_a_format_that_the_user_insists_on_is_never_left_out() -> None:
+    stage = Stage(
+        lambda *_: RequestRefused("HTTP 400: no", status=400), form=FormatConfig(value={"type": "json_object"})
+    ).run(rows(1))
+    assert len(stage.client.bodies) == 1
+    assert failure_of(stage.records[0]).kind is FailureKind.REFUSED
+
+
+def test_two_lanes_share_the_work_and_each_body_names_its_model() -> None:
+    stage = Stage(always_yes, always_yes, limits=LimitConfig(concurrency=8)).run(rows(100))
+    assert len(stage.clients[0].sent) + len(stage.clients[1].sent) == 100
+    assert min(len(client.sent) for client in stage.clients) > 30
+    assert all(b'"model":"m1"' in body for body in stage.clients[1].bodies)
+
+
+def test_all_lanes_together_keep_to_the_concurrency() -> None:
+    stage = Stage(always_yes, always_yes, limits=LimitConfig(concurrency=3)).run(rows(30))
+    assert stage.clients[0].most_in_flight + stage.clients[1].most_in_flight <= 4
+    assert stage.elapsed_s >= 10
+
+
+def test_when_one_lane_refuses_its_key_the_others_do_its_rows() -> None:
+    stage = Stage(lambda *_: LaneRefused("HTTP 401: bad key", status=401), always_yes).run(rows(60))
+    assert len(stage.records) == 60
+    assert all(isinstance(record.outcome, Reply) for record in stage.records.values())
+    assert len(stage.clients[0].sent) <= 3
+    assert stage.stop.error is None
+
+
+def test_a_key_refused_once_on_a_lane_that_answered_is_confirmed_before_the_lane_is_shut() -> None:
+    def script(row: int, attempt: int, max_tokens: int) -> Reply | LaneRefused:
+        return LaneRefused("HTTP 401: who?", status=401) if (row, attempt) == (20, 1) else make_reply()
+
+    stage = Stage(script, limits=LimitConfig(concurrency=1)).run(rows(40))
+    assert len(stage.records) == 40
+    assert stage.stop.error is None
+
+
+def test_a_doubtful_refusal_of_one_row_ends_that_row_alone() -> None:
+    def script(row: int, attempt: int, max_tokens: int) -> Reply | LaneRefused:
+        return LaneRefused("HTTP 403: no", status=403, doubtful=True) if row == 3 else make_reply()
+
+    stage = Stage(script).run(rows(40))
+    assert failure_of(stage.records[3]).kind is FailureKind.REFUSED
+    assert sum(isinstance(record.outcome, Reply) for record in stage.records.values()) == 39
+    assert stage.stop.error is None
+
+
+def test_doubtful_refusals_of_three_rows_shut_the_lane_and_burn_none() -> None:
+    stage = Stage(lambda *_: LaneRefused("HTTP 403: no", status=403, doubtful=True)).run(rows(40))
+    assert stage.records == {}
+    assert len({row for _, row, _ in stage.client.sent}) <= 3
+    assert isinstance(stage.stop.error, AuthRejected)
+
+
+def test_a_pause_of_hours_ends_the_run_resumably() -> None:
+    stage = Stage(lambda *_: RateLimited("HTTP 429: requests per day", status=429, retry_after_s=5 * 3600)).run(rows(9))
+    assert isinstance(stage.stop.error, ProviderDown)
+    assert stage.records == {}
+
+
+def gone(*, from_s: float, until_s: float) -> Script:
+    def script(row: int, attempt: int, max_tokens: int) -> Reply | NetworkError:
+        return NetworkError("refused") if from_s <= anyio.current_time() < until_s else make_reply()
+
+    return script
+
+
+def test_an_outage_burns_no_row_and_few_calls_and_work_goes_on_after_it() -> None:
+    script = gone(from_s=0.25, until_s=3600)
+    stage = Stage(script, retry=RetryConfig(max_tokens=512, row_deadline_s=600), latency_s=0.1).run(rows(50))
+    assert sorted(stage.records) == list(range(50))
+    assert all(isinstance(record.outcome, Reply) for record in stage.records.values())
+    assert len([at for at, _, _ in stage.client.sent if 0.25 < at < 3600]) < 130
+    assert 55 < len(stage.client.probes) < 75
+    assert stage.elapsed_s < 3600 + 90
+
+
+def test_rows_that_a_server_fails_on_end_even_if_nothing_else_is_left_to_show_that_it_is_well() -> None:
+    def script(row: int, attempt: int, max_tokens: int) -> Reply | ServerError:
+        return ServerError(f"HTTP 502: {attempt}", status=502) if row >= 20 else make_reply()
+
+    stage = Stage(script, latency_s=0.1).run(rows(40))
+    assert sum(isinstance(record.outcome, Failure) for record in stage.records.values()) == 20
+    assert all(stage.records[row].attempts <= 7 for row in range(20, 40))
+    assert stage.elapsed_s < 300
+
+
+def test_a_probe_is_paid_for_and_in_the_books() -> None:
+    stage = Stage(gone(from_s=0.25, until_s=30), latency_s=0.1).run(rows(50))
+    calls = len([1 for at, _, _ in stage.client.sent if not 0.15 <= at < 30]) + 1
+    assert len(stage.client.probes) >= 1
+    assert stage.books.usage.completion_tokens == 3 * calls
+
+
+def test_an_outage_longer_than_the_user_will_wait_ends_the_run_resumably() -> None:
+    script = gone(from_s=0.25, until_s=1e9)
+    stage = Stage(script, brake=BrakeConfig(max_outage_s=1800), latency_s=0.1).run(rows(50))
+    assert isinstance(stage.stop.error, ProviderDown)
+    assert not any(isinstance(record.outcome, Failure) for record in stage.records.values())
+    assert 1800 <= stage.elapsed_s < 1800 + 90
+
+
+def test_an_address_that_never_answered_is_not_waited_for_all_night() -> None:
+    stage = Stage(gone(from_s=0, until_s=1e9), latency_s=0.1).run(rows(50))
+    assert isinstance(stage.stop.error, AuthRejected)
+    assert "refused" in str(stage.stop.error)
+    assert stage.records == {}
+    assert stage.elapsed_s < 60
+
+
+def test_an_address_that_answered_in_an_earlier_life_is_waited_for() -> None:
+    stage = Stage(gone(from_s=0, until_s=600), latency_s=0.1)
+    stage.learnt = {"m0 at 127.0.0.1:9": {"answered": True}}
+    stage.run(rows(20))
+    assert len(stage.records) == 20
+    assert stage.elapsed_s > 600
+
+
+def test_while_one_lane_is_down_the_other_does_the_work_and_it_is_taken_back() -> None:
+    stage = Stage(gone(from_s=0, until_s=60), always_yes, limits=LimitConfig(concurrency=4)).run(rows(800))
+    assert len(stage.records) == 800
+    assert all(isinstance(record.outcome, Reply) for record in stage.records.values())
+    assert len([1 for at, _, _ in stage.clients[0].sent if at > 120]) > 50
+
+
+def test_a_poisonous_row_fails_alone_after_three_calls() -> None:
+    def script(row: int, attempt: int, max_tokens: int) -> Reply | ServerError:
+        return ServerError("HTTP 500: boom", status=500) if row == 900 else make_reply()
+
+    stage = Stage(script, latency_s=0.1).run(rows(2000))
+    assert failure_of(stage.records[900]).kind is FailureKind.POISON_REQUEST
+    assert stage.records[900].attempts == 3
+    assert sum(isinstance(record.outcome, Reply) for record in stage.records.values()) == 1999
+
+
+def test_a_repetition_loop_is_asked_once_with_another_sampling_and_not_with_more_tokens() -> None:
+    script: Script = lambda *_: make_reply("no, " * 400, finish_reason="length", completion_tokens=512)  # noqa: E731
+    stage = Stage(script).run(rows(1))
+    assert [most for _, _, most in stage.client.sent] == [512, 512]
+    assert b"frequency_penalty" not in stage.client.bodies[0]
+    assert b"frequency_penalty" in stage.client.bodies[1]
+    assert stage.records[0].truncated
+
+
+def test_a_full_context_is_answered_with_a_shorter_prompt() -> None:
+    def script(row: int, attempt: int, max_tokens: int) -> Reply:
+        return make_reply("x", finish_reason="length", completion_tokens=100) if attempt == 1 else make_reply()
+
+    stage = Stage(script).run([make_request(0, n_frames=8)])
+    assert len(stage.reductions) == 1
+    assert not stage.records[0].truncated
+    assert stage.records[0].degraded
+
+
+def too_many_images(limit: int) -> Script:
+    return lambda *_: RequestTooLarge("HTTP 400: at most 4", status=400, fix=Fix.IMAGES, limit=limit)
+
+
+def test_how_many_images_a_lane_takes_is_learnt_once_and_used_for_its_next_rows() -> None:
+    stage = Stage(always_yes, limits=LimitConfig(concurrency=4))
+    tried: set[int] = set()
+
+    def see(body: bytes) -> ApiError | None:
+        row = int(body.partition(b":")[0])
+        first, tried_before = row not in tried, len(tried)
+        tried.add(row)
+        return too_many_images(4)(row, 1, 1) if first and tried_before < 2 else None  # type: ignore[return-value]
+
+    stage.client.see = see
+    stage.run([make_request(row, n_frames=8) for row in range(30)])
+    assert all(isinstance(record.outcome, Reply) for record in stage.records.values())
+    assert all(reduction == Reduction(max_frames=4) for reduction in stage.reductions)
+    assert len(stage.client.sent) <= 32
+    assert stage.lanes.most_images() == 4
+    assert stage.lanes.lanes[0].learnt()["most_images"] == 4
+
+
+def test_a_row_that_never_fits_fails_with_the_server_s_words() -> None:
+    words = "HTTP 400: maximum context length is 100 tokens"
+    stage = Stage(lambda *_: RequestTooLarge(words, status=400, fix=Fix.CONTEXT))
+    stage.run([dataclasses.replace(make_request(0), made_of=None)])
+    assert failure_of(stage.records[0]) == Failure(kind=FailureKind.TOO_LARGE, message=words, status=400)
+
+
+def test_where_only_the_allowance_is_too_large_it_is_lowered_and_the_frames_stay() -> None:
+    def script(row: int, attempt: int, max_tokens: int) -> Reply | RequestTooLarge:
+        if max_tokens > 60:
+            return RequestTooLarge("HTTP 400", status=400, fix=Fix.CONTEXT, limit=1060, counted=1000)
+        return make_reply()
+
+    stage = Stage(script).run([make_request(0, n_frames=8)])
+    assert [most for _, _, most in stage.client.sent] == [512, 60]
+    assert stage.reductions == []
+
+
+def test_an_answer_in_the_wrong_form_is_asked_for_again_as_text_alone_once() -> None:
+    def script(row: int, attempt: int, max_tokens: int) -> Reply:
+        return make_reply("mended") if row == 9000 else make_reply("wrong")
+
+    stage = Stage(script).run([make_request(5, n_frames=8)])
+    record = stage.records[5]
+    assert [row for _, row, _ in stage.client.sent] == [5, 9000]
+    assert isinstance(record.outcome, Reply)
+    assert record.outcome.text == "mended"
+    assert record.degraded == ("repaired:bad_value:k",)
+    assert record.attempts == 2
+    assert len(record.media) == 8
+    assert record.usage is not None
+    assert record.usage.prompt_tokens == 200
+
+
+def test_a_repair_that_does_not_help_keeps_the_answer_and_books_the_call() -> None:
+    stage = Stage(lambda *_: make_reply("wrong")).run(rows(1))
+    record = stage.records[0]
+    assert [row for _, row, _ in stage.client.sent] == [0, 9000]
+    assert isinstance(record.outcome, Reply)
+    assert record.answer is not None
+    assert record.answer.error == "bad_value:k"
+    assert record.attempts == 2
+
+
+def test_a_hopeless_answer_is_not_asked_for_again() -> None:
+    stage = Stage(lambda *_: make_reply("wrong and hopeless")).run(rows(1))
+    assert len(stage.client.sent) == 1
+
+
+def test_max_tokens_starts_near_what_answers_take_once_enough_are_known() -> None:
+    stage = Stage(always_yes, retry=RetryConfig(max_tokens=None), latency_s=0.1).run(rows(400))
+    asked = [most for _, _, most in stage.client.sent]
+    assert asked[0] == 512
+    assert asked[-1] < 32
+
+
+def test_the_money_ceiling_is_never_passed_and_ends_the_run_resumably() -> None:
+    # A call costs at most (100 * 1.5 or 1.0 * $1 + 512 * $2) / 1e6 and really (100 + 3 * 2) / 1e6.
+    stage = Stage(always_yes, brake=BrakeConfig(max_cost_usd=0.01), latency_s=0.1).run(rows(1000))
+    assert isinstance(stage.stop.error, BudgetSpent)
+    assert 0.005 < stage.books.cost_usd <= 0.01
+    assert len(stage.records) == len(stage.client.sent)
+
+
+def test_calls_of_unknown_cost_count_with_their_worst_case_against_the_ceiling() -> None:
+    stage = Stage(lambda *_: NetworkError("cut", paid=True), brake=BrakeConfig(max_cost_usd=0.01), latency_s=0.1).run(
+        rows(1000)
+    )
+    assert isinstance(stage.stop.error, BudgetSpent)
+    assert stage.books.cost_usd == 0
+    assert stage.books.unknown_calls == len(stage.client.sent)
+    assert stage.books.unknown_usd <= 0.01
+
+
+def test_a_refusal_that_was_charged_is_in_the_books() -> None:
+    usage = Usage(prompt_tokens=100, completion_tokens=5)
+    stage = Stage(lambda *_: RequestBlocked("refused", status=200, usage=usage)).run(rows(1))
+    assert failure_of(stage.records[0]).kind is FailureKind.BLOCKED
+    assert stage.records[0].usage == usage
+    assert stage.books.cost_usd == pytest.approx(110e-6)
+
+
+@pytest.mark.parametrize(("share", "most"), [(0.0, 1.0), (0.01, 1.02), (0.05, 1.08), (0.2, 1.35)])
+def test_server_errors_are_not_amplified(share: float, most: float) -> None:
+    rng = random.Random(7)
+
+    def script(row: int, attempt: int, max_tokens: int) -> Reply | ServerError:
+        return ServerError("HTTP 500", status=500) if rng.random() < share else make_reply()
+
+    stage = Stage(script, limits=LimitConfig(concurrency=64), latency_s=0.1).run(rows(3000))
+    assert len(stage.records) == 3000
+    assert len(stage.client.sent) / 3000 <= most
+    assert sum(isinstance(record.outcome, Failure) for record in stage.records.values()) <= 3000 * share**6 + 1
+
+
+def test_a_lane_with_free_slots_is_never_idle() -> None:
+    stage = Stage(always_yes, limits=LimitConfig(concurrency=512), latency_s=2.0).run(rows(512 * 13))
+    # After the first seconds, in which the lane is tried and the rate is not yet known.
+    begun, ended = 8.0, stage.elapsed_s - 4.0
+    busy_s = sum(min(at + 2.0, ended) - max(at, begun) for at, _, _ in stage.client.sent if begun - 2.0 < at < ended)
+    assert busy_s / (512 * (ended - begun)) >= 0.98

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import pickle  # noqa: TID251 - what the pool does with an encoder
@@ -13,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from encoders.body import shortened
 from encoders.chat import VISION_CONTEXT, ChatEncoder
 from encoders.image import Fit
 from engine.errors import RowError
-from engine.types import FailureKind, Request, Row
+from engine.types import FailureKind, Reduction, Request, Row
 from tests.fakes.photos import encoded, phone_photo
 
 PROMPT = 'Label "this".\nNow.'
@@ -38,7 +40,7 @@ def make_row(identity: str = "7", **fields: str) -> Row:
 
 
 def body_of(request: Request, max_tokens: int = 512) -> dict[str, Any]:
-    said = json.loads(request.body(max_tokens))
+    said = json.loads(request.body(max_tokens, b',"model":"m"'))
     assert isinstance(said, dict)
     return said
 
@@ -55,8 +57,8 @@ def test_without_frames_the_content_is_a_plain_string() -> None:
         {"role": "system", "content": PROMPT},
         {"role": "user", "content": "TRANSCRIPT:\na\n\nDESCRIPTION:\nb\n\nEMBEDDED_TEXT:\nc"},
     ]
-    assert list(said) == ["model", "messages", "temperature", "seed", "stream", "max_tokens"]
-    assert (said["model"], said["stream"], said["max_tokens"]) == ("m/é", False, 512)
+    assert list(said) == ["messages", "temperature", "seed", "stream", "max_tokens", "model"]
+    assert (said["model"], said["stream"], said["max_tokens"]) == ("m", False, 512)
 
 
 def test_empty_sections_are_left_out() -> None:
@@ -161,3 +163,50 @@ def test_any_row_is_a_request_or_a_refusal(identity: str, fields: dict[str, str]
         return
     assert request.n_frames == 0
     json.loads(request.body(1))
+
+
+def reduced(**bounds: int) -> Row:
+    return dataclasses.replace(
+        make_row(transcript="abcdefghij" * 100, description="world"), reduction=Reduction(**bounds)
+    )
+
+
+def test_a_reduced_row_has_fewer_frames_evenly_thinned_and_says_so(tmp_path: Path) -> None:
+    data = encoded(phone_photo("coffee", (100, 100)))
+    put_frames(tmp_path, "7", {f"frame_{n}.jpg": data for n in range(8)})
+    request = make_encoder(tmp_path).encode(reduced(max_frames=3))
+    assert [note.index for note in request.media] == [0, 3, 7]
+    assert request.degraded == ("fewer_frames:8>3",)
+
+
+def test_a_bound_above_what_there_is_changes_nothing(tmp_path: Path) -> None:
+    put_frames(tmp_path, "7", {"frame_0.jpg": encoded(phone_photo("coffee", (100, 100)))})
+    request = make_encoder(tmp_path).encode(reduced(max_frames=3, max_text_chars=10_000))
+    assert request.degraded == ()
+
+
+@pytest.mark.parametrize("rule", [Fit(rule="none", model="m"), Fit(rule="560x560", model="m", box=(560, 560))])
+def test_a_reduced_row_has_smaller_frames_whatever_the_rule_of_fitting(tmp_path: Path, rule: Fit) -> None:
+    put_frames(tmp_path, "7", {"frame_0.jpg": encoded(phone_photo("coffee", (300, 500)))})
+    request = make_encoder(tmp_path, fit=rule).encode(reduced(max_side_px=250))
+    assert (request.media[0].width, request.media[0].height) == (150, 250)
+    assert request.degraded == ("smaller_frames:250",)
+
+
+def test_a_reduced_row_has_a_shorter_transcript_with_its_beginning_and_its_end() -> None:
+    request = make_encoder().encode(reduced(max_text_chars=205))
+    text = body_of(request)["messages"][1]["content"]
+    transcript, description = text.split("\n\n")
+    assert len(transcript.removeprefix("TRANSCRIPT:\n")) == 200
+    assert transcript.endswith("ghij")
+    assert " [...] " in transcript
+    assert description == "DESCRIPTION:\nworld"
+    assert request.degraded == ("shorter_text:800",)
+
+
+@given(st.lists(st.text(max_size=300), min_size=3, max_size=3), st.integers(0, 700))
+def test_a_shortened_text_keeps_to_its_bound(texts: list[str], most: int) -> None:
+    fields = dict(zip(("transcript", "description", "embedded_text"), texts, strict=True))
+    kept, cut = shortened(fields, most)
+    assert sum(map(len, kept.values())) <= most
+    assert (cut == 0) == (sum(len(text.strip()) for text in texts) <= most)

@@ -8,12 +8,33 @@ import io
 import pytest
 
 from engine.console import Panel, PlainLines, closing_summary, money, panel_rows, printable, span, status_line
+from engine.lanes import LaneStatistics
 from engine.limits import LimitStatistics
 from engine.link import LinkStatistics
 from engine.ports import SinkStatistics
 from engine.stats import CallSnapshot, EncodeSnapshot, Snapshot
 from engine.types import Usage
 
+LANE = LaneStatistics(
+    name="m at api.example.com",
+    state="open",
+    why="",
+    probe_s=0.0,
+    limits=LimitStatistics(
+        in_flight=60,
+        window=64,
+        rate_per_s=None,
+        paused_s=0,
+        cuts=0,
+        blocked=None,
+        admitted=310,
+        admitted_tokens=99,
+    ),
+    calls=310,
+    max_tokens=512,
+    structured="works",
+    most_images=None,
+)
 QUIET = LinkStatistics(items=0, blocked_put_s=0, blocked_get_s=0, waiting=0)
 
 
@@ -31,14 +52,18 @@ def make_snapshot(**changes: object) -> Snapshot:
         eta_s=250.0,
         usage=Usage(prompt_tokens=12_345, completion_tokens=678),
         cost_usd=1.5,
-        unpriced_rows=0,
+        unpriced_calls=0,
         unknown_calls=0,
+        unknown_usd=0.0,
         failures={"refused": 2},
         examples={"refused": "HTTP 400: \x1b[2Jno"},
         degraded={},
-        limits=LimitStatistics(
-            in_flight=60, window=64, open_rows=70, open_bytes=3 << 20, paused_s=0, cuts=0, blocked=None
-        ),
+        in_flight=60,
+        window=64,
+        open_rows=70,
+        open_bytes=3 << 20,
+        lanes=(LANE,),
+        outage_s=0.0,
         encode=EncodeSnapshot(workers=2, crashes=0, timeouts=0, cpu_s=3.0),
         call=CallSnapshot(
             calls=310,
@@ -47,6 +72,9 @@ def make_snapshot(**changes: object) -> Snapshot:
             server_errors=4,
             network_errors=0,
             grown=0,
+            reduced=0,
+            repairs=0,
+            repaired=0,
             unfinished=0,
             mean_latency_s=1.0,
         ),
@@ -75,19 +103,39 @@ def test_rows_are_only_about_until_the_input_is_read_to_its_end() -> None:
     [
         ({}, "$1.50"),
         ({"cost_usd": 0.0123}, "$0.0123"),
-        ({"unpriced_rows": 3}, "$1.50 + 3 rows of unknown cost"),
-        ({"unpriced_rows": 300, "cost_usd": 0.0}, "unknown (no price; set --price-in and --price-out)"),
+        ({"unpriced_calls": 3}, "$1.50 + 3 calls without a price"),
+        ({"unknown_calls": 2, "unknown_usd": 0.25}, "$1.50 + 2 calls of unknown cost, at most $0.2500"),
+        ({"unpriced_calls": 300, "cost_usd": 0.0}, "unknown (no price; set --price-in and --price-out)"),
     ],
 )
 def test_a_cost_that_is_not_known_is_never_shown_as_zero(changes: dict[str, object], said: str) -> None:
     assert money(make_snapshot(**changes)) == said
 
 
-def test_a_rate_limit_of_the_users_own_is_named_by_its_flag() -> None:
-    limits = make_snapshot().limits
-    assert "the --rpm limit" in status_line(make_snapshot(limits=dataclasses.replace(limits, blocked="rate")))
-    paused = make_snapshot(limits=dataclasses.replace(limits, paused_s=12.2))
-    assert "asked for a pause of 12 s" in status_line(paused)
+def lane_with(**limits: object) -> LaneStatistics:
+    return dataclasses.replace(LANE, limits=dataclasses.replace(LANE.limits, **limits))  # type: ignore[arg-type]  # as above
+
+
+def test_what_the_provider_limits_is_named() -> None:
+    assert "the limit of requests" in status_line(make_snapshot(lanes=(lane_with(blocked="rate"),)))
+    assert "asked for a pause of 12 s" in status_line(make_snapshot(lanes=(lane_with(paused_s=12.2),)))
+
+
+def test_while_no_lane_answers_it_says_why_and_when_it_tries_again() -> None:
+    down = dataclasses.replace(LANE, state="resting", why="no connection within 10 s", probe_s=23.0)
+    line = status_line(make_snapshot(lanes=(down,), outage_s=75.0))
+    assert "waiting for the provider, down for 1 min 15 s (no connection within 10 s); next try in 23 s" in line
+    shut = dataclasses.replace(LANE, state="shut", why="HTTP 401")
+    assert "refuses every call" in status_line(make_snapshot(lanes=(shut,)))
+    assert "pause" not in status_line(make_snapshot(lanes=(down, LANE)))
+
+
+def test_the_panel_shows_each_of_several_lanes_and_what_a_server_says_cannot_drive_it() -> None:
+    shut = dataclasses.replace(lane_with(rate_per_s=12.5), state="shut", why="HTTP 401: \x1b[2J")
+    rows = dict(panel_rows(make_snapshot(lanes=(LANE, shut))))
+    assert rows["lane 1"] == "m at api.example.com · 60 of 64"
+    assert rows["lane 2"] == "m at api.example.com · 60 of 64 · 12.5/s · shut: HTTP 401: �[2J"
+    assert "lane 1" not in dict(panel_rows(make_snapshot()))
 
 
 def test_the_summary_shows_each_failure_with_an_example_that_cannot_drive_the_terminal() -> None:

@@ -132,3 +132,23 @@ def test_hostile_text_is_read_in_linear_time(piece: str) -> None:
 def test_without_a_codebook_any_text_is_an_answer_without_labels() -> None:
     answer = TextReader().read("whatever {")
     assert (answer.labels, answer.error, answer.cut) == (None, None, False)
+
+
+def test_a_wrong_answer_is_asked_for_again_as_text_with_the_schema_and_nothing_else() -> None:
+    reader = CodebookReader(codebook=load_codebook("standard"))
+    head = reader.repair('{"china_sensitive": "maybe"}')
+    assert head is not None
+    said = json.loads(head + b'512,"model":"m"}')
+    system, user = said["messages"]
+    assert "REWRITE" in system["content"]
+    assert '"china_sensitive": "maybe"' in user["content"]
+    assert '"additionalProperties":false' in user["content"]
+    assert said["temperature"] == 0
+    assert (said["max_tokens"], said["model"]) == (512, "m")
+
+
+def test_nothing_is_asked_again_where_there_is_nothing_to_rewrite() -> None:
+    reader = CodebookReader(codebook=load_codebook("standard"))
+    assert reader.repair("  ") is None
+    assert reader.repair("x" * 300_000) is None
+    assert TextReader().repair("anything") is None

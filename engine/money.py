@@ -1,0 +1,79 @@
+"""What the calls of a run have cost, every attempt of every life, and whether one more may be made.
+
+Unknown is not zero: a call that may have been charged and did not say what it took counts as unknown in the books, and
+as its worst case against the ceiling. What calls in flight may cost at most is reserved before they are sent, so the
+ceiling is not passed by what comes back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from engine.types import Usage
+
+
+class Books:
+    """Money and tokens of one run.
+
+    Args:
+        max_cost_usd: the ceiling over all lives, or None.
+        spent: what `as_json()` gave in an earlier life.
+    """
+
+    def __init__(self, max_cost_usd: float | None = None, spent: Mapping[str, Any] | None = None) -> None:
+        said = spent or {}
+        self._ceiling = math.inf if max_cost_usd is None else max_cost_usd
+        self.cost_usd = float(said.get("cost_usd", 0.0))
+        """Of the calls whose price and usage are known."""
+        self.unknown_usd = float(said.get("unknown_usd", 0.0))
+        """The worst case of the others, as far as it has a price."""
+        self.unknown_calls = int(said.get("unknown_calls", 0))
+        """Calls that may have been charged and said no usage."""
+        self.unpriced_calls = int(said.get("unpriced_calls", 0))
+        """Calls with a usage and no price."""
+        self.usage = Usage(
+            prompt_tokens=int(said.get("prompt_tokens", 0)),
+            completion_tokens=int(said.get("completion_tokens", 0)),
+            cached_tokens=int(said.get("cached_tokens", 0)),
+        )
+        self.reserved_usd = 0.0
+
+    def reserve(self, worst_usd: float) -> bool:
+        """Set aside what a call may cost at most; False if that could pass the ceiling."""
+        if self.cost_usd + self.unknown_usd + self.reserved_usd + worst_usd > self._ceiling:
+            return False
+        self.reserved_usd += worst_usd
+        return True
+
+    def free(self, worst_usd: float) -> None:
+        """A call ended without being charged."""
+        self.reserved_usd = max(0.0, self.reserved_usd - worst_usd)
+
+    def charged(self, worst_usd: float, usage: Usage, cost_usd: float | None) -> None:
+        """A call ended and said what it took; `cost_usd` is None without a price."""
+        self.free(worst_usd)
+        self.usage += usage
+        if cost_usd is None:
+            self.unpriced_calls += 1
+        else:
+            self.cost_usd += cost_usd
+
+    def charged_unknown(self, worst_usd: float) -> None:
+        """A call ended, may have been charged, and did not say."""
+        self.free(worst_usd)
+        self.unknown_calls += 1
+        self.unknown_usd += worst_usd
+
+    def as_json(self) -> dict[str, float]:
+        """For the next life; calls in flight are not in it."""
+        return {
+            "cost_usd": self.cost_usd,
+            "unknown_usd": self.unknown_usd,
+            "unknown_calls": self.unknown_calls,
+            "unpriced_calls": self.unpriced_calls,
+            "prompt_tokens": self.usage.prompt_tokens,
+            "completion_tokens": self.usage.completion_tokens,
+            "cached_tokens": self.usage.cached_tokens,
+        }

@@ -1,0 +1,126 @@
+"""What `run` may be told: each flag with its group, its default and its help. `told.py` makes settings of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+INPUT = Group("What to read", sort_key=1)
+MEDIA = Group("Frames", sort_key=2)
+QUESTIONS = Group("What to ask", sort_key=3)
+PROVIDER = Group("Whom to ask", sort_key=4)
+SPEED = Group("How fast", sort_key=5)
+TOKENS = Group("Tokens and retries", sort_key=6)
+BRAKES = Group("When to stop", sort_key=7)
+OUTPUT = Group("What to write", sort_key=0)
+
+Switch = Parameter(negative=())
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFlags:
+    """What `run` is told."""
+
+    input: Annotated[Path, Parameter(group=INPUT)]
+    """The rows: .csv, .tsv, .parquet or .jsonl; text also .gz and .zst."""
+    out: Annotated[Path, Parameter(group=OUTPUT)]
+    """The run folder; created if missing."""
+    model: Annotated[str | None, Parameter(group=PROVIDER)] = None
+    """The model's name, as the provider spells it; required unless every --endpoint names one."""
+    base_url: Annotated[str | None, Parameter(group=PROVIDER)] = None
+    """Any OpenAI-compatible address, up to and with /v1; otherwise https://api.together.xyz/v1."""
+    endpoint: Annotated[tuple[str, ...], Parameter(group=PROVIDER, negative=())] = ()
+    """An address to share the work with, once for each, in the place of --base-url: "URL,model=M,key-env=VARIABLE,
+    weight=1,price-in=USD,price-out=USD,rpm=N,tpm=N"; all but the URL may be left out."""
+    api_key_env: Annotated[str | None, Parameter(group=PROVIDER)] = None
+    """The environment variable that holds the key; otherwise TOGETHER_API_KEY, then OPENAI_API_KEY."""
+    api_key_file: Annotated[Path | None, Parameter(group=PROVIDER)] = None
+    """A file that holds the key, readable by you alone."""
+    allow_plaintext: Annotated[bool, Switch, Parameter(group=PROVIDER)] = False
+    """Let an http:// address leave this machine."""
+    id_column: Annotated[str | None, Parameter(group=INPUT)] = None
+    """The column of ids; otherwise meta_id, id, tt_video_id, yt_video_id or video_id."""
+    transcript_column: Annotated[str | None, Parameter(group=INPUT)] = None
+    """Otherwise the last column whose name holds "transcript" or "subtitle"."""
+    description_column: Annotated[str | None, Parameter(group=INPUT)] = None
+    """Otherwise meta_desc, description, processed_desc, or the first whose name holds "desc"."""
+    embedded_text_column: Annotated[str | None, Parameter(group=INPUT)] = None
+    """Otherwise embedded_text or stickersonitem_stickertext."""
+    skip: Annotated[int, Parameter(group=INPUT)] = 0
+    """Leave out so many rows at the beginning."""
+    limit: Annotated[int, Parameter(group=INPUT)] = 0
+    """Read at most so many rows; 0 reads all."""
+    frames_dir: Annotated[Path | None, Parameter(group=MEDIA)] = None
+    """Holds one folder of frame_0.jpg, frame_1.jpg ... per id. Without it only text is sent."""
+    max_frames: Annotated[int, Parameter(group=MEDIA)] = 16
+    """At most so many frames a row, evenly thinned."""
+    fit: Annotated[str, Parameter(group=MEDIA)] = "tokens"
+    """tokens: the largest size that costs no further image tile; WxH in pixels; none: bytes untouched."""
+    codebook: Annotated[str, Parameter(group=QUESTIONS)] = "comprehensive"
+    """The questions: standard, numeric, comprehensive, numeric-comprehensive, or a TOML file."""
+    system_prompt: Annotated[Path | None, Parameter(group=QUESTIONS)] = None
+    """A text file to ask with instead of a codebook; answers are then kept as text, without labels."""
+    temperature: Annotated[float, Parameter(group=QUESTIONS)] = 0.0
+    """Sampling temperature."""
+    top_p: Annotated[float | None, Parameter(group=QUESTIONS)] = None
+    """Nucleus sampling; not sent unless given."""
+    seed: Annotated[int | None, Parameter(group=QUESTIONS)] = None
+    """Sampling seed; not sent unless given."""
+    effort: Annotated[Literal["none", "low", "medium", "high"] | None, Parameter(group=QUESTIONS)] = None
+    """Reasoning effort; not sent unless given."""
+    response_format: Annotated[Literal["auto", "json_schema", "json_object", "none"], Parameter(group=QUESTIONS)] = (
+        "auto"
+    )
+    """How the answer's form is asked for besides the prompt; auto asks for the codebook's JSON schema where the
+    provider takes it, which the first rows find out."""
+    concurrency: Annotated[int | Literal["auto"], Parameter(group=SPEED)] = "auto"
+    """Requests in flight; auto adapts."""
+    rpm: Annotated[float | None, Parameter(group=SPEED)] = None
+    """At most so many requests a minute."""
+    tpm: Annotated[float | None, Parameter(group=SPEED)] = None
+    """At most so many tokens a minute."""
+    workers: Annotated[int | None, Parameter(group=SPEED)] = None
+    """Encoder processes; otherwise one a core."""
+    max_open_mb: Annotated[int, Parameter(group=SPEED)] = 512
+    """Encoded requests held at once, in MB."""
+    max_tokens: Annotated[int | Literal["auto"], Parameter(group=TOKENS)] = "auto"
+    """What a first answer may take; auto starts at 512 and learns from the answers that come."""
+    retry_on_trunc: Annotated[bool, Parameter(group=TOKENS)] = True
+    """Ask again with more tokens when an answer was cut off."""
+    growth: Annotated[float, Parameter(group=TOKENS)] = 2.0
+    """Next max_tokens = max(now, min(int(now * growth), cap))."""
+    max_tokens_cap: Annotated[int, Parameter(group=TOKENS)] = 4096
+    """The most an answer may take."""
+    retries: Annotated[int, Parameter(group=TOKENS)] = 6
+    """Calls a row that may fail, and as many that may come back cut off; being told to slow down is not counted."""
+    row_deadline_seconds: Annotated[float, Parameter(group=TOKENS)] = 1800.0
+    """No further attempt of a row after so many seconds."""
+    per_call_timeout: Annotated[float, Parameter(group=TOKENS)] = 600.0
+    """Seconds until a call is given up."""
+    price_in: Annotated[float | None, Parameter(group=BRAKES)] = None
+    """Dollars per million prompt tokens; otherwise what the provider's price list said when this version was made."""
+    price_out: Annotated[float | None, Parameter(group=BRAKES)] = None
+    """Dollars per million completion tokens; likewise."""
+    max_cost: Annotated[float | None, Parameter(group=BRAKES)] = None
+    """Stop before the run has cost more dollars than this, all its lives together."""
+    max_failed: Annotated[str, Parameter(group=BRAKES)] = "5%"
+    """Stop when more rows than this have failed: a number, or a share of the rows ended."""
+    max_outage: Annotated[str, Parameter(group=BRAKES)] = "6h"
+    """Stop when no call has got through for so long: 90s, 30m, 6h, 2d."""
+    drain_seconds: Annotated[float, Parameter(group=BRAKES)] = 20.0
+    """How long answers in flight are waited for after the first signal."""
+    shards: Annotated[int, Parameter(group=OUTPUT)] = 64
+    """Output files; row modulo shards names the file."""
+    resume: Annotated[bool, Switch, Parameter(group=OUTPUT)] = False
+    """Go on with the run in --out; without it a folder that holds a run is refused."""
+    retry_failed: Annotated[bool, Switch, Parameter(group=OUTPUT)] = False
+    """With --resume: try the rows in failures/ again."""
+    only: Annotated[tuple[str, ...], Parameter(group=OUTPUT, negative=())] = ()
+    """With --resume: work on rows of this kind of failure alone, once for each kind; "truncated" takes up the answers
+    that were cut off."""
+    dry_run: Annotated[bool, Switch, Parameter(group=OUTPUT)] = False
+    """Say what would be sent, and for how much; send and write nothing."""
