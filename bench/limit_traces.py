@@ -58,6 +58,8 @@ class Trace:
     """A share of calls, and how many times longer they take."""
     random_errors: tuple[float, int] = (0.0, 500)
     """A share of requests answered at once with this status, whatever the load."""
+    random_wait_s: float | None = None
+    """The Retry-After of those."""
     usage: bool = True
     """Whether answers say how many tokens they had."""
     hints: tuple[float | None, float | None] = (None, None)
@@ -129,7 +131,7 @@ class Server:
             return
         share, status = self._trace.random_errors
         if share and self._rng.random() < share:
-            self._push(now + REFUSAL_S, "429" if status == 429 else "503", (call, None))  # noqa: PLR2004
+            self._push(now + REFUSAL_S, "429" if status == 429 else "503", (call, self._trace.random_wait_s))  # noqa: PLR2004
             return
         wait_s = self._over_limit(now, call.tokens)
         if wait_s:
@@ -267,6 +269,9 @@ OTHERS = (
 """Less usual; looked at while the rules were made, as are those above."""
 
 HELD_OUT = (
+    _held_out("3 % random 503, wait 1 s", limit_per_s=steps((0, 40)), random_errors=(0.03, 503), random_wait_s=1.0),
+    _held_out("10 % random 503", limit_per_s=steps((0, 40)), random_errors=(0.1, 503)),
+    _held_out("1 % random 429, wait 1 s", limit_per_s=steps((0, 40)), random_errors=(0.01, 429), random_wait_s=1.0),
     _held_out("square wave", limit_per_s=curve(lambda s: 30 if s // 60 % 2 else 60), retry_after="ceil"),
     _held_out("429 for 40 s", limit_per_s=steps((0, 40), (300, 0.01), (340, 40))),
     _held_out("503 for 60 s", slots=steps((0, 400), (300, 0), (360, 400)), queue=0),

@@ -29,6 +29,8 @@ from engine.types import Failure, Record, Reply, Request, Usage
 
 INTERNAL_ERROR, UNAVAILABLE = 500, 503
 """The first may be the row's doing, the second never is."""
+OWN_TROUBLE = frozenset({408, 409, 424, 425, 499, INTERNAL_ERROR})
+"""Errors that do not say that there are too many calls at once."""
 
 
 class Again(Enum):
@@ -243,9 +245,12 @@ class Attempts:
                 self._perhaps_asleep(lane, error)
             case ServerError():
                 self._counters.server_errors += 1
-                # Only a 503 speaks of everybody's calls; the wait that another error asks for is this row's.
-                pause_s = error.retry_after_s if error.status == UNAVAILABLE else None
-                lane.limits.overloaded(now, reserved_tokens=reserved, latency_s=latency_s, retry_after_s=pause_s)
+                if error.status in OWN_TROUBLE:
+                    lane.limits.failed(now, reserved_tokens=reserved)
+                else:
+                    # Only a 503 speaks of everybody's calls; the wait that another error asks for is this row's.
+                    pause_s = error.retry_after_s if error.status == UNAVAILABLE else None
+                    lane.limits.overloaded(now, reserved_tokens=reserved, latency_s=latency_s, retry_after_s=pause_s)
                 self._count_failure(asking, admission, error, now)
                 self._look_for_poison(asking, lane, error)
             case LaneRefused() | CertificateError():

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass
 from statistics import median
 
-from engine.levels import DEAR_PAUSE_S, MARGIN, USED_SHARE, Climb, Leak
+from engine.levels import INDEPENDENT, MARGIN, MOST_FORGIVEN, USED_SHARE, Climb, Leak
 
 OPENING = 2.0
 """Slots added for each answer while the server has not objected: fast where answers are, slow where they queue."""
 LONG_CALL_S = 10.0
 """Before latency is known the window doubles in this time at least, or minute-long calls would hold it back."""
-CAPACITY_FORGIVEN = 0.05
+CAPACITY_FORGIVEN = 0.08
 """5xx for each request sent that are not held against the window."""
 CALM_S, DEEPEST_SHARE = 10.0, 0.3
 """Window cuts that follow sooner cut twice as deep, to the second at most: capacity is falling."""
@@ -31,6 +32,17 @@ LONG_QUEUE_PAUSE_S = 2.0
 """What a queue made too long counts as, next to a pause: its answers come late but they come."""
 NORMAL_RISE = 0.002
 """Each judgement: a server that slows down over hours is not congested."""
+
+
+STREAK, TESTED_SHARE, HALF_REFUSALS, NO_HALF_S = 3, 0.06, 6.0, 120.0
+"""After so many cuts in a row, with such a share refused, half as many are in flight for so many calls that six
+refusals are to be expected; if that helped, not soon again."""
+HALVED_FROM = 8
+"""Fewer in flight take too long to tell."""
+LATELY = 64
+"""Refusals over which their share is taken."""
+SPARED = 2.0
+"""5xx in short that may be chance: the third is none."""
 
 
 class Pace:
@@ -74,11 +86,27 @@ class Pace:
         self.ratio /= factor
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Half:
+    """An experiment: half as many in flight, to see whether refusals are about their number at all."""
+
+    share: float
+    """Of refusals before it."""
+    window: float
+    """What to go back to if they are not."""
+    held: int
+    """What was in flight."""
+    admitted: int
+
+
 class Crowd:
     """A number of requests in flight, steered by 5xx and by seconds per output token."""
 
-    def __init__(self, level: float, *, most: float, now: float) -> None:
+    def __init__(self, level: float, *, most: float, fixed: bool, now: float) -> None:
         self.climb = Climb(level, most=most)
+        self._fixed = fixed
+        self.believed = False
+        """Whether the last 5xx was more than one of those that come whatever the load."""
         self.samples: list[tuple[int, float]] = []
         self.sampled_from = now
         """Calls sent before tell nothing of the present window."""
@@ -94,24 +122,70 @@ class Crowd:
         """How many were in flight when the server last kept its normal pace."""
         self._judged_at = self._eased_at = now
         self._trial: tuple[float, int, float] | None = None
-        """While an experiment lasts: ratio, number in flight and window before it."""
+        """While an experiment with latency lasts: ratio, number in flight and window before it."""
+        self._refusals = self._streak = 0
+        self._streak_window = level
+        """When a streak of cuts began."""
+        self._lately: deque[tuple[int, int]] = deque([(0, 0)], maxlen=LATELY)
+        """Requests and refusals until then, at each refusal."""
+        self._half_refused = 0
+        self._half: Half | None = None
+        self._no_half_until = -math.inf
 
     def refused(self, now: float, *, in_flight: int, admitted: int, sent_at: float, pause_s: float) -> bool:
         """One 5xx; whether the window was cut for it. `in_flight` is without the call refused."""
-        suspicious = self._leak.drop(admitted) > 2.0 or pause_s >= DEAR_PAUSE_S  # noqa: PLR2004 - the third in short
+        self._refusals += 1
+        self.believed = self._leak.drop(admitted, spared=SPARED)
         climb = self.climb
+        self._lately.append((admitted, self._refusals))
+        if self._half and sent_at > self._cut_at:
+            self._half_refused += 1
+        if self._fixed or self._half:
+            return False
         if sent_at <= self._cut_at:
             # Sent before the cut. The server holds what it holds: more would only be refused again.
             if in_flight < climb.level:
                 self._hold(in_flight, in_flight)
             return False
-        if not suspicious:
+        if not self.believed:
             return False
         falling = now - self._cut_at < CALM_S
+        self._streak = self._streak + 1 if falling else 1
+        if not falling:
+            self._streak_window = climb.level
+        elif self._streak >= STREAK and now >= self._no_half_until and self._try_half(now, in_flight, admitted):
+            return True
         self._cut_share = min(DEEPEST_SHARE, 2 * self._cut_share) if falling else 1 - MARGIN
         self._cut_at, self._trial = now, None
         self._hold((1 - self._cut_share) * in_flight, in_flight, pause_s=pause_s)
         return True
+
+    def _try_half(self, now: float, in_flight: int, admitted: int) -> bool:
+        """Begin to find out whether refusals are about the number in flight; False if all is refused anyway."""
+        admitted_before, refusals_before = self._lately[0]
+        share = (self._refusals - refusals_before) / max(1, admitted - admitted_before)
+        if not TESTED_SHARE <= share < MOST_FORGIVEN or in_flight < HALVED_FROM:
+            return False
+        self._half = Half(share=share, window=self._streak_window, held=in_flight, admitted=admitted)
+        self._half_refused = 0
+        self._cut_at, self._trial = now, None
+        climb = self.climb
+        climb.cut(max(1.0, in_flight / 2), ceiling=in_flight)
+        return True
+
+    def _end_half(self, now: float, half: Half, admitted: int) -> None:
+        asked = admitted - half.admitted
+        too_long = now - self._cut_at > max(LONG_CALL_S, 4 * self._pace.latency_s)
+        if asked < HALF_REFUSALS / half.share and not too_long:
+            return
+        self._half = None
+        share = self._half_refused / max(1, asked)
+        if not too_long and INDEPENDENT * half.share <= share < MOST_FORGIVEN:
+            self._leak.forgive(max(share, half.share))
+            self.climb.start_from(half.window)
+        else:
+            self._no_half_until = now + NO_HALF_S
+            self.climb.cut(MARGIN * half.held, ceiling=half.held)
 
     def _hold(self, level: float, in_flight: int, *, pause_s: float = 0.0) -> None:
         """Cut, since the server holds `in_flight` calls and no more."""
@@ -122,14 +196,16 @@ class Crowd:
             # It holds none at all: that is an outage and says nothing about the limit.
             climb.cut(1.0, ceiling=climb.ceiling or climb.level, proven=climb.level, pause_s=pause_s)
 
-    def tick(self, now: float, *, in_flight: int, peak: int, answered: int) -> bool:
+    def tick(self, now: float, *, in_flight: int, peak: int, answered: int, admitted: int) -> bool:
         """Grow, if the window was used and the server kept up; whether it was cut for its latency."""
+        if self._half:
+            self._end_half(now, self._half, admitted)
         at, before = self._grown
         dt_s, came, self._grown = now - at, answered - before, (now, answered)
         self._history.append((now, in_flight))
         cut = self._count(now, answered)
         climb = self.climb
-        if peak >= USED_SHARE * round(climb.level) and self._pace.ratio < TIGHT and self._trial is None:
+        if peak >= USED_SHARE * round(climb.level) and self._pace.ratio < TIGHT and not (self._trial or self._half):
             unopposed = climb.level + OPENING * came
             if not self._pace.judged:
                 unopposed = max(unopposed, climb.level * 2.0 ** min(dt_s / LONG_CALL_S, 6.0))

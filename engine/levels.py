@@ -25,6 +25,13 @@ SUREST, SUREST_PAUSED, SAME_SHARE = 8.0, 4.0, 0.15
 LONGEST_PAUSE_S, DEAR_PAUSE_S = 120.0, 0.5
 """A longer pause is asked again after the first; one shorter than the second is no loss."""
 
+INDEPENDENT, MOST_FORGIVEN, FORGIVEN_TIMES, FORGOTTEN = 0.5, 0.6, 2.0, 10_000.0
+"""Refusals come whatever the load if they are at least half as frequent under half of it. Then twice their share is
+forgiven, but never more than the second; after so many requests the extra has halved."""
+
+FEW = 25
+"""Requests before which every refusal's pause is obeyed by all; later one alone is no reason for everybody to wait."""
+
 
 class Climb:
     """A level that looks for the highest value the server accepts.
@@ -81,14 +88,22 @@ class Leak:
     """Refusals that outnumber a share of the requests sent."""
 
     def __init__(self, forgiven: float) -> None:
-        self._forgiven = forgiven
+        self._least = self.forgiven = forgiven
+        """The share."""
         self._level, self._sent = 0.0, 0
 
-    def drop(self, sent: int) -> float:
-        """One refusal after so many requests in all; how many stand unforgiven before it."""
-        level = max(0.0, self._level - self._forgiven * (sent - self._sent))
+    def drop(self, sent: int, *, spared: float) -> bool:
+        """One refusal after so many requests in all; whether more than `spared` before it stand unforgiven."""
+        passed = sent - self._sent
+        level = max(0.0, self._level - self.forgiven * passed)
+        self.forgiven = self._least + (self.forgiven - self._least) * 0.5 ** (passed / FORGOTTEN)
         self._level, self._sent = level + 1, sent
-        return level
+        return level > spared
+
+    def forgive(self, share: float) -> None:
+        """So many were found to come whatever the load; forgotten after a while, should that change."""
+        self.forgiven = max(self._least, min(MOST_FORGIVEN, FORGIVEN_TIMES * share))
+        self.empty()
 
     def empty(self) -> None:
         self._level = 0.0

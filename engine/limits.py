@@ -30,7 +30,7 @@ from typing import Any
 
 from engine.config import LimitConfig
 from engine.crowd import MOST_SAMPLES, Crowd
-from engine.levels import LONGEST_PAUSE_S, TICK_S
+from engine.levels import FEW, LONGEST_PAUSE_S, TICK_S
 from engine.throttle import Throttle
 
 UNPROVEN_WINDOW, FIRST_WINDOW = 2, 64
@@ -108,7 +108,7 @@ class Limits:
         self._user_per_s = math.inf if config.requests_per_min is None else config.requests_per_min / 60
         first = config.concurrency or _positive(known.get("window")) or FIRST_WINDOW
         most = config.concurrency or max(1, config.max_concurrency)
-        self._crowd = Crowd(max(1.0, first), most=most, now=now)
+        self._crowd = Crowd(max(1.0, first), most=most, fixed=not self._adaptive, now=now)
         self._throttle = Throttle(now=now, learnt_per_s=_positive(known.get("rate_per_s")))
         self._per_s = min(self._user_per_s, self._throttle.climb.level)
         self._requests = Bucket(self._per_s, now=now)
@@ -179,18 +179,22 @@ class Limits:
     def rate_limited(self, now: float, *, reserved_tokens: int, retry_after_s: float | None) -> None:
         """429 came. The slot is free and all tokens are given back."""
         self._free(reserved_tokens)
-        pause_s = self._pause(now, retry_after_s)
+        pause_s = _pause_s(retry_after_s)
         self._cuts += self._throttle.refused(now, admitted=self._admitted, pause_s=pause_s)
+        if self._throttle.believed:
+            self._paused_until = max(self._paused_until, now + pause_s)
         self._settle(now)
 
     def overloaded(self, now: float, *, reserved_tokens: int, latency_s: float, retry_after_s: float | None) -> None:
         """503 or another 5xx came. The slot is free and all tokens are given back."""
         self._free(reserved_tokens)
-        pause_s = self._pause(now, retry_after_s)
-        if self._adaptive:
-            self._cuts += self._crowd.refused(
+        pause_s, crowd = _pause_s(retry_after_s), self._crowd
+        if self._proven:
+            self._cuts += crowd.refused(
                 now, in_flight=self._in_flight, admitted=self._admitted, sent_at=now - latency_s, pause_s=pause_s
             )
+        if crowd.believed or self._admitted < FEW:
+            self._paused_until = max(self._paused_until, now + pause_s)
         self._settle(now)
 
     def failed(self, now: float, *, reserved_tokens: int) -> None:  # noqa: ARG002 - says nothing of limits
@@ -227,18 +231,13 @@ class Limits:
         if self._tokens is not None:
             self._tokens.take(-unused_tokens)
 
-    def _pause(self, now: float, retry_after_s: float | None) -> float:
-        """Pause as long as the server asks, if that makes sense; how long."""
-        pause_s = min(_positive(retry_after_s) or 0.0, LONGEST_PAUSE_S)
-        if pause_s:
-            self._paused_until = max(self._paused_until, now + pause_s)
-        return pause_s
-
     def _tick(self, now: float) -> None:
         self._tick_at = now + TICK_S
         self._throttle.tick(now, admitted=self._admitted)
         if self._adaptive and self._proven:
-            self._cuts += self._crowd.tick(now, in_flight=self._in_flight, peak=self._peak, answered=self._answered)
+            self._cuts += self._crowd.tick(
+                now, in_flight=self._in_flight, peak=self._peak, answered=self._answered, admitted=self._admitted
+            )
         self._peak = self._in_flight
         self._settle(now)
 
@@ -255,6 +254,11 @@ class Limits:
         if tokens_per_s is None or not self._admitted_tokens:
             return None
         return tokens_per_s * self._admitted / self._admitted_tokens
+
+
+def _pause_s(retry_after_s: float | None) -> float:
+    """As long as the server asks, if that makes sense."""
+    return min(_positive(retry_after_s) or 0.0, LONGEST_PAUSE_S)
 
 
 def _positive(value: Any) -> float | None:

@@ -5,9 +5,19 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from engine.levels import DEAR_PAUSE_S, MARGIN, OUTAGE_CUT, OUTAGE_SHARE, TICK_S, USED_SHARE, Climb, Leak
+from engine.levels import (
+    DEAR_PAUSE_S,
+    FEW,
+    MARGIN,
+    OUTAGE_CUT,
+    OUTAGE_SHARE,
+    TICK_S,
+    USED_SHARE,
+    Climb,
+    Leak,
+)
 
-FIRST_PER_S, FASTEST_PER_S = 32.0, 8192.0
+FIRST_PER_S, FASTEST_PER_S, FIRST_DOUBLING_S = 32.0, 8192.0, 1.0
 """A start is paced, doubling every second: a small limit is met by tens of requests, thousands a second take 8 s."""
 SLOWEST_PER_S, SLOW_PER_S = 1 / 60, 5.0
 """The least rate; and below the second, refusals are counted one by one."""
@@ -34,6 +44,8 @@ class Throttle:
         if learnt_per_s:
             ceiling = min(FASTEST_PER_S, max(SLOWEST_PER_S, learnt_per_s))
             self.climb.cut(MARGIN * ceiling, ceiling=ceiling, proven=ceiling)
+        self.believed = False
+        """Whether the last 429 was more than one of those that come whatever the load."""
         self._refused = 0
         self._leak = Leak(RATE_FORGIVEN)
         self._marks: deque[tuple[float, int]] = deque([(now, 0)], maxlen=MARKS)
@@ -48,9 +60,9 @@ class Throttle:
         """One 429; whether the rate was cut for it."""
         self._refused += 1
         level = self.climb.level
-        suspicious = self._leak.drop(admitted) > (1.0 if level >= SLOW_PER_S else 0.0)
+        self.believed = self._leak.drop(admitted, spared=1.0 if level >= SLOW_PER_S else 0.0) or admitted < FEW
         dear = pause_s >= max(DEAR_PAUSE_S, 2 / level)
-        if now < self._deaf_until or not (dear or (suspicious and self._watch_from == math.inf)):
+        if now < self._deaf_until or not self.believed or not (dear or self._watch_from == math.inf):
             return False
         least_per_s, taken_per_s = self._taken_per_s(now, admitted)
         if not dear:
@@ -79,7 +91,7 @@ class Throttle:
             self._busy_from = now
         elif self._watch_from == math.inf:
             # After a long gap an exponent would overflow; a minute of doubling is more than any rate needs.
-            self.climb.grow(dt_s, unopposed=level * 2.0 ** min(dt_s, 60.0), requests_per_s=level)
+            self.climb.grow(dt_s, unopposed=level * 2.0 ** min(dt_s / FIRST_DOUBLING_S, 60.0), requests_per_s=level)
 
     def _watch(self, now: float) -> None:
         self._watch_from, self._watched = now + DEAF_S, None

@@ -77,3 +77,8 @@ def test_the_ideal_is_the_lower_of_limit_and_slots() -> None:
 def test_every_contender_runs(controller: str) -> None:
     trace = dataclasses.replace(BY_NAME["sawtooth"], duration_s=30)
     assert tried(trace, controller=controller).answered > 0
+
+
+@pytest.mark.parametrize("name", ["3 % random 503, wait 1 s", "10 % random 503", "2 % random 500", "1 % random 429"])
+def test_errors_that_come_whatever_the_load_do_not_close_the_window(name: str) -> None:
+    assert tried(dataclasses.replace(BY_NAME[name], duration_s=600)).share_of_ideal >= 0.6

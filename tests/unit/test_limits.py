@@ -307,7 +307,8 @@ def test_a_low_or_senseless_hint_changes_nothing(value: float) -> None:
 def test_what_was_learnt_opens_the_next_life() -> None:
     limits = make_proven()
     now = admitted(limits, 10.0, 30)
-    limits.rate_limited(now, reserved_tokens=1, retry_after_s=5.0)
+    for _ in range(3):
+        limits.rate_limited(now, reserved_tokens=1, retry_after_s=5.0)
     learnt = json.loads(json.dumps(limits.learnt() | {"window": 300}))
     again = Limits(LimitConfig(), now=0.0, learnt=learnt)
     assert fill(again, 0.0) <= UNPROVEN_WINDOW
