@@ -129,6 +129,8 @@ class Crowd:
         self._lately: deque[tuple[int, int]] = deque([(0, 0)], maxlen=LATELY)
         """Requests and refusals until then, at each refusal."""
         self._half_refused = 0
+        self._share = 0.0
+        """Of calls refused lately."""
         self._half: Half | None = None
         self._no_half_until = -math.inf
 
@@ -138,6 +140,7 @@ class Crowd:
         self.believed = self._leak.drop(admitted, spared=SPARED)
         climb = self.climb
         self._lately.append((admitted, self._refusals))
+        self._share = (self._refusals - self._lately[0][1]) / max(1, admitted - self._lately[0][0])
         if self._half and sent_at > self._cut_at:
             self._half_refused += 1
         if self._fixed or self._half:
@@ -162,8 +165,7 @@ class Crowd:
 
     def _try_half(self, now: float, in_flight: int, admitted: int) -> bool:
         """Begin to find out whether refusals are about the number in flight; False if all is refused anyway."""
-        admitted_before, refusals_before = self._lately[0]
-        share = (self._refusals - refusals_before) / max(1, admitted - admitted_before)
+        share = self._share
         if not TESTED_SHARE <= share < MOST_FORGIVEN or in_flight < HALVED_FROM:
             return False
         self._half = Half(share=share, window=self._streak_window, held=in_flight, admitted=admitted)
@@ -175,7 +177,7 @@ class Crowd:
 
     def _end_half(self, now: float, half: Half, admitted: int) -> None:
         asked = admitted - half.admitted
-        too_long = now - self._cut_at > max(LONG_CALL_S, 4 * self._pace.latency_s)
+        too_long = now - self._cut_at > max(LONG_CALL_S, 16 * self._pace.latency_s)
         if asked < HALF_REFUSALS / half.share and not too_long:
             return
         self._half = None
@@ -191,7 +193,10 @@ class Crowd:
         """Cut, since the server holds `in_flight` calls and no more."""
         climb = self.climb
         if in_flight:
-            climb.cut(max(1.0, level), ceiling=in_flight, proven=in_flight, pause_s=pause_s)
+            # A window as small as this cannot be tested; it goes lower only if most calls are refused.
+            least = 1.0 if self._share >= MOST_FORGIVEN else min(climb.level, float(HALVED_FROM))
+            ceiling = max(in_flight, least)
+            climb.cut(max(least, level), ceiling=ceiling, proven=in_flight, pause_s=pause_s)
         else:
             # It holds none at all: that is an outage and says nothing about the limit.
             climb.cut(1.0, ceiling=climb.ceiling or climb.level, proven=climb.level, pause_s=pause_s)
