@@ -24,15 +24,23 @@ from bench.scenario import Scenario, scenario_from_dict
 from engine import errors
 from engine.console import closing_summary, printable
 from labels.codebook import load_codebook
+from labels.export import ExportOptions
+from labels.export import export as export_table
 from labels.flags import RunFlags, Switch
 from labels.forecast import forecast
 from labels.job import on_loop, run_job
 from labels.told import job_of
+from sinks.folder import MANIFEST
+from sinks.reshard import reshard as reshard_folder
 from sinks.summary import summarise
+from sinks.verify import verify as verify_folder
 
 EXIT_USAGE, EXIT_INPUT, EXIT_PROVIDER, EXIT_FOLDER, EXIT_IO, EXIT_RESUMABLE, EXIT_MISMATCH = 64, 65, 69, 73, 74, 75, 78
 EXIT_SOME_FAILED = 1
 EXIT_BUG = 70
+
+TOOLS = frozenset({"status", "verify", "export", "reshard"})
+"""Commands about a run folder that have nothing to go on with."""
 
 EXIT_CODES: tuple[tuple[type[errors.EngineError], int], ...] = (
     (errors.InputError, EXIT_INPUT),
@@ -120,6 +128,77 @@ def status(out: Path, *, json: Annotated[bool, Switch] = False) -> int:
 
 
 @app.command
+def verify(out: Path, *, json: Annotated[bool, Switch] = False) -> int:
+    """Check every committed line of a run folder, and its checkpoint against them. Changes nothing.
+
+    Ends with 0 if all is as promised, with 74 if something is not; it is named by file and byte.
+
+    Args:
+        out: the run folder; a run may be going on in it.
+        json: print one JSON object instead of text.
+    """
+    verdict = verify_folder(out)
+    print(orjson.dumps(verdict).decode() if json else verdict.text())
+    if verdict.sound:
+        return 0
+    _say(
+        f"{out} is not as it was committed. Nothing was changed, and whatever is not named here is safe.\n"
+        "If the machine crashed while the run was writing, let it set torn bytes aside: start the `run` command again\n"
+        "with --resume. Otherwise restore the files that are named from a copy. Then:\n"
+        f"  {_program()} {shlex.join(['verify', str(out)])}"
+    )
+    return EXIT_IO
+
+
+@app.command
+def export(
+    out: Path,
+    *,
+    to: Path,
+    failures: Annotated[bool, Switch] = False,
+    csv_raw: Annotated[bool, Switch] = False,
+    force: Annotated[bool, Switch] = False,
+) -> int:
+    """Write the results of a run as one table, in the order of the input, each label a column of its own.
+
+    Args:
+        out: the run folder; a run may be going on in it.
+        to: the file to write: .parquet, .csv or .jsonl.
+        failures: include rows that failed, with kind, status and message.
+        csv_raw: write CSV cells to the letter; otherwise text that a spreadsheet might run gets a leading apostrophe.
+        force: replace the file if it is there.
+    """
+    options = ExportOptions(failures=failures, csv_raw=csv_raw, force=force)
+    written = export_table(out, to, options=options)
+    failed = f", {written.failed:,} of them failed" if failures else ""
+    _say(f"{to}: {written.rows:,} rows{failed}, {len(written.columns)} columns")
+    return 0
+
+
+@app.command
+def reshard(out: Path, new: Path, *, shards: int) -> int:
+    """Write a run into a new folder with another number of shards, lines in the order of rows.
+
+    The old folder stays as it is. The new one gets its run.json last, after every line was read back: if this is
+    killed, what it leaves is no run, and is to be deleted.
+
+    Args:
+        out: the run folder; no run may be going on in it.
+        new: the new folder; it must not exist, or be empty.
+        shards: output files; row modulo shards names the file.
+    """
+    done = reshard_folder(out, new, shards=shards, say=_say)
+    for note in done.notes:
+        _say(f"{out}: {note}")
+    _say(
+        f"{new}: {done.results:,} results and {done.failures:,} failure lines, {done.shards_before} shards before, "
+        f"{done.shards} now; every line was read back. Go on in it with the `run` command, --resume and:\n"
+        f"  {shlex.join(['--out', str(new)])}"
+    )
+    return 0
+
+
+@app.command
 def simulate(
     *, port: int = 8000, codebook: str = "comprehensive", scenario: Path | None = None, ledger: Path | None = None
 ) -> int:
@@ -186,7 +265,12 @@ def call(arguments: list[str]) -> int:
 def _explain(error: errors.EngineError) -> int:
     code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     _say(f"error: {error}")
-    if isinstance(error, errors.RunError) and not isinstance(error, errors.FolderInUse | errors.ResumeMismatch):
+    if not isinstance(error, errors.RunError) or isinstance(error, errors.FolderInUse | errors.ResumeMismatch):
+        return code
+    if TOOLS.intersection(sys.argv[1:2]):
+        out = next((word for word in sys.argv[2:] if (Path(word) / MANIFEST).exists()), "OUT")
+        _say(f"What is damaged, if anything is, and what is not, says:\n  {_program()} {shlex.join(['verify', out])}")
+    else:
         _say(f"Everything counted as done is safe. When the cause is gone, go on with:\n  {_resume_command()}")
     return code
 

@@ -96,6 +96,9 @@ def read_log(data: bytes) -> tuple[list[Commit], int]:
         if body is None or end + len(line) == len(data):
             break
         said = orjson.loads(body)
+        if commits and said["seq"] <= commits[-1].seq:
+            # Older blocks of the disk show through where bytes were never written.
+            break
         said["shards"] = {name: tuple(entry) for name, entry in said["shards"].items()}
         commits.append(Commit(**said))
         end += len(line) + 1
@@ -170,19 +173,17 @@ class Checkpoint:
         self._kept = [(commit.seq, encode_commit(commit)) for commit in commits]
         return best, [commit for commit in commits if commit.seq > best.seq], data[end:]
 
-    def start(self) -> None:
-        """Open the log for appending; what is torn must have been cut before."""
+    def start(self, *, afresh: bool) -> None:
+        """Open the log for appending.
+
+        Args:
+            afresh: put its whole records into a new file first. What follows them goes; and records whose sync failed
+                in an earlier life, which the kernel shows though they may not be on the disk, are written once more.
+        """
+        if afresh:
+            self._keep_after(0)
         self._log = self._files.open_append(self._folder / LOG)
         self._files.sync_folder(self._folder)
-
-    def cut_log(self, torn: int) -> None:
-        """Take the torn bytes off the end of the log."""
-        fd = self._files.open_append(self._folder / LOG)
-        try:
-            self._files.truncate(fd, self._files.size(fd) - torn)
-            self._files.sync_data(fd)
-        finally:
-            self._files.close(fd)
 
     def append(self, commit: Commit) -> None:
         """Write a commit record and make it last; what it covers must be on the disk already."""
@@ -216,9 +217,9 @@ class Checkpoint:
             self._log = self._files.open_append(self._folder / LOG)
 
     def close(self) -> None:
-        if self._log >= 0:
-            self._files.close(self._log)
-            self._log = -1
+        fd, self._log = self._log, -1
+        if fd >= 0:
+            self._files.close(fd)
 
     def _slots(self) -> Iterator[tuple[str, bytes]]:
         for slot in SLOTS:

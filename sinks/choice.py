@@ -81,6 +81,9 @@ class Chooser:
                     (self._choice.again.add if kind in self._only else self._choice.again.discard)(row)
                 elif kind == FailureKind.TRUNCATED:
                     noted[row] = crc32c(line)
+                else:
+                    # It has ended otherwise since: a cut answer that looks the same is another one.
+                    noted.pop(row, None)
         return noted
 
     def _read_results(self, name: str, noted: dict[int, int]) -> None:

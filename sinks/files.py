@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,17 +27,23 @@ class Files:
         """A descriptor that writes at the end; the file is created if missing."""
         return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _ALWAYS, FILE_MODE)
 
+    def open_update(self, path: Path) -> int:
+        """A descriptor of a file that is there, to be read, cut and written anywhere."""
+        return os.open(path, os.O_RDWR | _ALWAYS)
+
     def open_read(self, path: Path) -> int:
         return os.open(path, os.O_RDONLY | _ALWAYS)
 
     def open_new(self, path: Path) -> int:
         """A descriptor of an empty file, whatever stood there."""
-        with suppress(FileNotFoundError):
-            path.unlink()
+        _uninterrupted(lambda: path.unlink(missing_ok=True))
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _ALWAYS, FILE_MODE)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
         return os.write(fd, data)
+
+    def write_at(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        return os.pwrite(fd, data, offset)
 
     def sync_data(self, fd: int) -> None:
         """The bytes, and the size they imply, are on the disk."""
@@ -51,11 +58,11 @@ class Files:
             os.close(fd)
 
     def rename(self, old: Path, new: Path) -> None:
-        old.replace(new)
+        _uninterrupted(lambda: old.replace(new))
 
     def unlink(self, path: Path) -> None:
         """Take the name away, if it is there."""
-        path.unlink(missing_ok=True)
+        _uninterrupted(lambda: path.unlink(missing_ok=True))
 
     def truncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
@@ -67,17 +74,32 @@ class Files:
         return os.pread(fd, size, offset)
 
     def close(self, fd: int) -> None:
-        os.close(fd)
+        # Interrupted or not, the descriptor is gone: closing it again might close another file.
+        with suppress(InterruptedError):
+            os.close(fd)
+
+
+def _uninterrupted(call: Callable[[], object]) -> None:
+    """Do what Python, unlike writing and syncing, does not begin again when a signal comes between."""
+    while True:
+        try:
+            call()
+        except InterruptedError:
+            continue
+        return
 
 
 OS_FILES = Files()
 
 
-def write_all(files: Files, fd: int, data: bytes) -> None:
-    """Write every byte, however few the system takes at a time."""
+def write_all(files: Files, fd: int, data: bytes, *, at: int | None = None) -> None:
+    """Write every byte, at the end or over what stands at an offset, however few the system takes at a time."""
     rest = memoryview(data)
     while rest:
-        rest = rest[files.write(fd, rest) :]
+        taken = files.write(fd, rest) if at is None else files.write_at(fd, rest, at + len(data) - len(rest))
+        if not taken:
+            raise OSError(errno.ENOSPC, "the disk takes no more bytes")
+        rest = rest[taken:]
 
 
 def read_all(files: Files, fd: int, start: int, end: int) -> bytes:
@@ -136,10 +158,30 @@ def writing_new(files: Files, path: Path) -> Iterator[Callable[[bytes], None]]:
 def replace_file(files: Files, path: Path, data: bytes) -> None:
     """Put `data` at `path`, so that after any crash there is the old file or the new one."""
     partial = partial_of(path)
-    with writing_new(files, partial) as put:
-        put(data)
+    try:
+        with writing_new(files, partial) as put:
+            put(data)
+    except OSError:
+        # On a full disk half a snapshot would take the room that the next life needs to begin.
+        with suppress(OSError):
+            files.unlink(partial)
+        raise
     files.rename(partial, path)
     files.sync_folder(path.parent)
+
+
+def sync_above(files: Files, folder: Path) -> None:
+    """Make the names last under which a folder is reached, up to the root of its disk.
+
+    Some of the folders above may be as new; those that may not be read are older than any run of ours.
+    """
+    whole = folder.resolve()
+    device = whole.stat().st_dev
+    for above in whole.parents:
+        if above.stat().st_dev != device:
+            break
+        with suppress(PermissionError):
+            files.sync_folder(above)
 
 
 def partial_of(path: Path) -> Path:

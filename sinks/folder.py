@@ -51,8 +51,12 @@ class FolderLock:
                 f"the file system of {out} has no locks ({error.strerror}); put --out on a local disk"
             ) from error
         said = {"pid": os.getpid(), "host": socket.gethostname(), "started": _now()}
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, orjson.dumps(said), 0)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, orjson.dumps(said), 0)
+        except OSError as error:
+            os.close(self._fd)
+            raise FolderInUse(f"the run folder {out} cannot be written: {error.strerror}") from error
 
     def release(self) -> None:
         if self._fd >= 0:

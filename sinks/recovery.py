@@ -2,8 +2,9 @@
 
 Committed bytes must be there, to the bit: if they are not, nothing is redone silently, the run is refused. Bytes past
 the last commit are answers that were paid for: whole, valid lines are kept; the first line that is none, and everything
-after it, goes to `quarantine/`. What is kept is synced before a commit record and a snapshot say so. Recovery changes
-files only by cutting such tails, so it may itself be killed anywhere and begun again.
+after it, goes to `quarantine/`. What is kept is written once more in its place and synced before a commit record and a
+snapshot say so: the kernel goes on showing bytes whose sync failed, and to sync them again would claim success.
+Recovery changes files only by cutting such tails, so it may itself be killed anywhere and begun again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from engine.errors import SinkBroken
 from sinks.checkpoint import LOG, Checkpoint, Commit, State, crc32c, restore_spent, spent_in
-from sinks.files import Files, read_all, replace_file
+from sinks.files import Files, read_all, replace_file, write_all
 from sinks.folder import CHECKPOINT, FAILURES, QUARANTINE, RESULTS, shard_name
 from sinks.lines import FAILURE_KEYS, RESULT_KEYS, row_of
 
@@ -49,10 +50,9 @@ class Recovery:
         self._found.state = state
         if torn:
             self._set_aside(f"{CHECKPOINT}/{LOG}", torn, "a torn record at the end of the commit log")
-            self._checkpoint.cut_log(len(torn))
-        if commits and commits[0].seq != state.seq + 1:
-            # Rotation keeps every record after the older snapshot: a gap means that both snapshots were lost.
-            self._found.notes.append("both snapshots are lost; every line of every shard was read again")
+        afresh = bool(commits or torn)
+        if lost := _lost(state, commits):
+            self._found.notes.append(f"{lost}; every line of every shard was read again")
             self._found.state = state = State(seq=commits[-1].seq, epoch=commits[-1].epoch)
             restore_spent(state, commits)
             commits = []
@@ -64,10 +64,10 @@ class Recovery:
             state.seq, state.epoch = commits[-1].seq, commits[-1].epoch
             restore_spent(state, commits)
         state.epoch += 1
-        self._checkpoint.start()
+        self._checkpoint.start(afresh=afresh)
         if self._adopted:
             self._checkpoint.append(self._adoption(state))
-        if commits or torn or self._adopted or self._found.notes:
+        if afresh or self._adopted or self._found.notes:
             self._checkpoint.snapshot(state)
         return self._found
 
@@ -89,10 +89,15 @@ class Recovery:
         path = self._out / name
         start = self._found.state.ends.get(name, 0)
         committed = segments[-1][0] if segments else start
-        if not path.exists() and not committed:
-            return
         try:
-            fd = self._files.open_append(path)
+            fd = self._files.open_update(path)
+        except FileNotFoundError:
+            if not committed:
+                return
+            raise SinkBroken(
+                f"{path} is gone, {committed} bytes were committed: committed bytes are missing. "
+                "Nothing was changed; restore the file from a copy"
+            ) from None
         except OSError as error:
             raise SinkBroken(f"{path} cannot be opened: {error.strerror}") from error
         try:
@@ -129,6 +134,7 @@ class Recovery:
         if kept < len(data):
             self._set_aside(name, data[kept:], f"{len(data) - kept} bytes past the last whole line of {name}")
             self._files.truncate(fd, start + kept)
+        write_all(self._files, fd, data[:kept], at=start)
         self._files.sync_data(fd)
         if lines:
             self._files.sync_folder(self._out / folder)
@@ -161,6 +167,14 @@ def end_row(state: State, row: int, *, failed: bool) -> None:
     mine, other = (state.failures, state.results) if failed else (state.results, state.failures)
     if mine.add(row) and row in other:
         state.superseded += 1
+
+
+def _lost(state: State, commits: list[Commit]) -> str | None:
+    """What is missing between a snapshot and the commits after it; rotation keeps every record after the older one."""
+    if commits and commits[0].seq != state.seq + 1:
+        return "both snapshots are lost"
+    whole = all(commit.seq == seq for seq, commit in enumerate(commits, state.seq + 1))
+    return None if whole else "a record is missing in the commit log"
 
 
 def _segments(commits: list[Commit]) -> dict[str, list[tuple[int, int]]]:

@@ -11,20 +11,22 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from engine.errors import SinkBroken
+from engine.errors import FolderInUse, SinkBroken
 from engine.ports import SinkStatistics
 from engine.types import Failure, Record
 from sinks.batch import Batch
 from sinks.checkpoint import Checkpoint, Commit, State, crc32c, spent_in
 from sinks.choice import Chooser, check_kinds
-from sinks.files import OS_FILES, Files, write_all
+from sinks.files import OS_FILES, Files, sync_above, write_all
 from sinks.folder import (
     CHECKPOINT,
     FAILURES,
+    FOLDERS,
     MANIFEST,
     RESULTS,
     FolderLock,
@@ -109,7 +111,10 @@ class ShardSink:
         """
         if only is not None:
             check_kinds(only)
-        lock = FolderLock(out)
+        try:
+            lock = FolderLock(out)
+        except OSError as error:
+            raise FolderInUse(f"the run folder {out} cannot be written: {error.strerror or error}") from error
         try:
             if (out / MANIFEST).exists():
                 shards = continue_folder(out, manifest, resume=resume)
@@ -179,6 +184,10 @@ class ShardSink:
                 "safe; once the disk is well again, go on with --resume"
             )
             raise SinkBroken(self._broken) from error
+        except BaseException:
+            # There may be lines in the files of which no record will speak: nothing may be written behind them.
+            self._broken = self._broken or f"a commit to {self._out} did not end; go on with --resume"
+            raise
         finally:
             self._in_commit = 0
         return len(batch.rows)
@@ -223,6 +232,13 @@ class ShardSink:
             self._again = state.failures.without(state.results)
 
     def _recover(self) -> None:
+        for name in FOLDERS:
+            # A power loss may keep `run.json` and lose the name of a folder that was made before it.
+            if not (self._out / name).is_dir():
+                self._files.make_folder(self._out / name)
+        # In every life: an earlier one may have been killed before it had synced the name of `run.json`.
+        self._files.sync_folder(self._out)
+        sync_above(self._files, self._out)
         notes = self._withdrawals.settle()
         found = Recovery(self._out, shards=self.shards, files=self._files, checkpoint=self._checkpoint).run()
         self._state = found.state
@@ -284,16 +300,23 @@ class ShardSink:
         try:
             self._checkpoint.snapshot(self._state)
         except OSError as error:
-            self._broken = f"writing a snapshot to {self._out} failed: {error.strerror or error}. All results are safe"
+            self._broken = (
+                f"writing a snapshot to {self._out} failed: {error.strerror or error}. "
+                "All results are safe; once the disk is well again, go on with --resume"
+            )
             raise SinkBroken(self._broken) from error
         self._snapshot_s = self._clock()
 
     def _release(self) -> None:
-        for fd in self._open.values():
-            self._files.close(fd)
-        self._open.clear()
-        self._checkpoint.close()
+        # After a failed commit threads may still be syncing what is closed here.
         self._pool.shutdown()
+        for fd in self._open.values():
+            # Committed bytes are on the disk already; others are known not to be safe.
+            with suppress(OSError):
+                self._files.close(fd)
+        self._open.clear()
+        with suppress(OSError):
+            self._checkpoint.close()
         self._lock.release()
 
     def _check(self) -> None:

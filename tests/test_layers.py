@@ -52,7 +52,7 @@ FENCES = {
     "uvloop": {"labels/job.py", "bench/provider_speed.py"},
     "cyclopts": {"cli.py", "labels/flags.py"},
     "httptools": {"bench/connection.py"},
-    "pyarrow": {"engine/readers.py"},
+    "pyarrow": {"engine/readers.py", "labels/export.py"},
 }
 """Libraries that only these files may name."""
 

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
-from contextlib import suppress
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from engine.errors import FolderInUse, ResumeMismatch, RunError, SinkBroken
+from engine.errors import FolderInUse, ResumeMismatch, SinkBroken
 from engine.types import Failure, Record
 from sinks.checkpoint import LOG, SLOTS
-from sinks.files import OS_FILES, Files
 from sinks.lines import line_of
 from sinks.shards import ShardSink
 from tests.fakes.commands import ROOT, lines_of
-from tests.fakes.disk import DAMAGES, Disk, PowerCutError
+from tests.fakes.disk import MORE_DAMAGES, Disk
 from tests.fakes.records import failure, result
+from tests.soak.checks import passed
+from tests.soak.explore import OCCURRENCES, points
 
 ROWS, COMMIT_EVERY, SHARDS = 24, 3, 3
 FAILED = {4, 11, 17}
@@ -31,45 +30,6 @@ FAILED = {4, 11, 17}
 
 def record(row: int) -> Record:
     return failure(row) if row in FAILED else result(row, text=f"answer {row}")
-
-
-class Life:
-    """One life of a scripted run: some rows a commit, a snapshot every other commit."""
-
-    def __init__(self, out: Path, files: Files) -> None:
-        self.acknowledged: set[int] = set()
-        self._out, self._files = out, files
-        self._now_s = 0.0
-        self._sink: ShardSink | None = None
-
-    def run(self, *, resume: bool) -> None:
-        self._sink = sink = ShardSink.open(
-            self._out, manifest={}, shards=SHARDS, resume=resume, files=self._files, clock=lambda: self._now_s
-        )
-        self.acknowledged = {row for row in range(ROWS) if sink.is_done(row)}
-        put: set[int] = set()
-        for row in range(ROWS):
-            if not sink.is_done(row):
-                sink.put(record(row))
-                put.add(row)
-            if row % COMMIT_EVERY == COMMIT_EVERY - 1:
-                self._now_s += 20
-                sink.commit()
-                self.acknowledged |= put
-        sink.close()
-        self.acknowledged |= put
-
-    def die(self) -> None:
-        """Give back what the kernel takes from a dead process."""
-        if self._sink is not None:
-            self._sink._pool.shutdown()
-            self._sink._lock.release()
-        if isinstance(self._files, Disk):
-            self._files.abandon()
-
-
-def has_run(out: Path) -> bool:
-    return (out / "run.json").exists()
 
 
 def rows_in(out: Path) -> dict[str, list[int]]:
@@ -85,89 +45,110 @@ def assert_whole(out: Path) -> None:
         assert sink.statistics().salvaged == 0
 
 
-def crash(out: Path, at: int, *, resume: bool = False) -> tuple[Disk, set[int]] | None:
-    """A life that ends before operation `at`; None if it ended well before that."""
-    disk = Disk(crash_at=at)
-    life = Life(out, disk)
-    try:
-        life.run(resume=resume)
-    except PowerCutError:
-        life.die()
-        return disk, life.acknowledged
-    return None
-
-
-def operations() -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        disk = Disk()
-        Life(Path(folder) / "run", disk).run(resume=False)
-        return disk.operations
-
-
-TOTAL = operations()
+@pytest.mark.slow
+def test_nothing_is_lost_or_doubled_whatever_step_the_power_fails_at() -> None:
+    assert passed("power_loss").states > 350
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_nothing_acknowledged_is_lost_whatever_operation_the_power_fails_at(tmp_path: Path, damage: str) -> None:
-    for at in range(TOTAL):
-        out = tmp_path / f"run-{at}"
-        crashed = crash(out, at)
-        assert crashed is not None
-        disk, acknowledged = crashed
-        disk.lose_power(out, damage, seed=at)
-        if not has_run(out):
-            assert not acknowledged
-            continue
-        life = Life(out, OS_FILES)
-        life.run(resume=True)
-        assert acknowledged <= life.acknowledged
-        assert_whole(out)
+def test_every_step_is_crashed_before_and_halfway_at_its_first_second_third_and_last_time() -> None:
+    known = Counter(point.step for point in points())
+    crashed = passed("power_loss").steps
+    assert crashed == {step: min(times, len(OCCURRENCES)) for step, times in known.items()}
+    assert all(damage in passed("power_loss").damages for damage in MORE_DAMAGES)
+    named = """
+        open: sync_folder the run folder, open: rename run.json, commit: open_append results/shard
+        commit: write results/shard, commit: write results/shard half, commit: sync_data results/shard
+        commit: sync_folder results, commit: write checkpoint/commit.log, commit: write checkpoint/commit.log half
+        commit: sync_data checkpoint/commit.log, commit: write checkpoint/snapshot.partial half
+        commit: sync_data checkpoint/snapshot.partial, commit: rename checkpoint/snapshot
+        commit: sync_folder checkpoint, commit: rename checkpoint/commit.log, open anew: truncate results/shard
+        open anew: write_at results/shard half, open anew: sync_data results/shard
+        open anew: rename quarantine/shard, close: rename checkpoint/snapshot
+    """
+    for step in named.replace("\n", ",").split(","):
+        assert crashed[step.strip()] or not step.strip(), step
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["nothing", "half", "garbage"])
-def test_a_recovery_that_crashes_is_begun_again(tmp_path: Path, damage: str) -> None:
-    for first in (TOTAL // 3, TOTAL // 2, TOTAL - 5):
-        for second in range(60):
-            out = tmp_path / f"run-{first}-{second}"
-            crashed = crash(out, first)
-            assert crashed is not None
-            crashed[0].lose_power(out, damage, seed=first)
-            again = crash(out, second, resume=True)
-            if again is not None:
-                # What the first life had synced is on the disk; the second knows only of its own.
-                for path in out.rglob("*"):
-                    if path.is_file():
-                        again[0]._synced.setdefault(path, path.read_bytes())
-                        again[0]._lasting.setdefault(path, again[0]._synced[path])
-                again[0].lose_power(out, "nothing", seed=second)
-            Life(out, OS_FILES).run(resume=True)
-            assert_whole(out)
+def test_a_killed_run_that_was_gone_on_with_survives_a_power_loss() -> None:
+    assert passed("kill_then_power_loss").states > 200
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
-def test_a_failed_operation_ends_the_run_and_nothing_of_that_commit_counts(tmp_path: Path, error: int) -> None:
-    for at in range(1, TOTAL + 1):
-        out = tmp_path / f"run-{at}"
-        disk = Disk(fail_at=at, error=error)
-        life = Life(out, disk)
-        with suppress(RunError):
-            life.run(resume=False)
-        life.die()
-        acknowledged = life.acknowledged
-        if not has_run(out):
-            assert not acknowledged
-            continue
-        again = Life(out, OS_FILES)
-        again.run(resume=True)
-        assert acknowledged <= again.acknowledged
-        assert_whole(out)
+def test_a_recovery_that_crashes_is_begun_again() -> None:
+    assert passed("crashed_recovery").states > 150
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["lost_snapshot", "damaged_committed_bytes"])
+def test_what_a_disk_loses_is_made_good_or_refused(check: str) -> None:
+    assert passed(check).states
+
+
+def test_a_commit_that_does_not_end_by_an_error_of_the_disk_lets_nothing_follow(tmp_path: Path) -> None:
+    sink = ShardSink.open(tmp_path / "run", manifest={}, shards=SHARDS, resume=False)
+    sink.put(result(0))
+    sink.learnt["spent"] = {"cost_usd": object()}
+    with pytest.raises(TypeError):
+        sink.commit()
+    with pytest.raises(SinkBroken, match="did not end"):
+        sink.put(result(1))
+    sink.close()
+    with resume(tmp_path / "run") as sink:
+        assert sink.statistics().salvaged == 1
+
+
+def test_a_record_missing_within_the_log_makes_every_line_be_read(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    sink = ShardSink.open(out, manifest={}, shards=SHARDS, resume=False)
+    for row in range(3):
+        sink.put(result(row))
+        sink.commit()
+    sink._broken = "killed"
+    sink.close()
+    log = out / "checkpoint" / LOG
+    first, _, third = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(first + third)
+    with resume(out) as sink:
+        assert sink.notes[0] == "a record is missing in the commit log; every line of every shard was read again"
+        assert sink.statistics().done == 3
+    with resume(out) as sink:
+        assert sink.notes == []
+
+
+def test_older_records_that_show_through_behind_the_log_are_cut(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    sink = ShardSink.open(out, manifest={}, shards=SHARDS, resume=False)
+    for row in range(3):
+        sink.put(result(row))
+        sink.commit()
+    sink._broken = "killed"
+    sink.close()
+    log = out / "checkpoint" / LOG
+    stale = log.read_bytes().splitlines(keepends=True)[1]
+    log.write_bytes(log.read_bytes() + stale)
+    with resume(out) as sink:
+        assert "a torn record at the end of the commit log" in sink.notes[0]
+        assert sink.statistics().done == 3
+
+
+def test_the_names_of_new_folders_above_a_run_are_synced(tmp_path: Path) -> None:
+    disk = Disk()
+    out = tmp_path / "a" / "b" / "run"
+    ShardSink.open(out, manifest={}, shards=SHARDS, resume=False, files=disk).close()
+    synced = {path for _, kind, path in disk.journal if kind == "sync_folder"}
+    assert {out, out.parent, out.parent.parent, tmp_path} <= synced
 
 
 def finished_run(out: Path) -> Path:
-    Life(out, OS_FILES).run(resume=False)
+    now_s = 0.0
+    with ShardSink.open(out, manifest={}, shards=SHARDS, resume=False, clock=lambda: now_s) as sink:
+        for row in range(ROWS):
+            sink.put(record(row))
+            if row % COMMIT_EVERY == COMMIT_EVERY - 1:
+                now_s += 20
+                sink.commit()
     return out
 
 
