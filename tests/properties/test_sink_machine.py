@@ -84,8 +84,7 @@ class SinkMachine(RuleBasedStateMachine):
     def put_result(self, row: int, *, whole: bool) -> None:
         self._said += 1
         text = f"{'whole' if whole else 'cut'} {self._said}"
-        # A withdrawal tells the cut answers of a row apart by this number.
-        self._sink.put(result(row, text) if whole else cut(row, text, max_tokens_used=self._said))
+        self._sink.put(result(row, text) if whole else cut(row, text))
         if row in self._results or any(row == other and said is not None for other, said, _ in self._pending):
             self._duplicates += 1
         else:
