@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, filterfalse
 from typing import Any
 
 import anyio
@@ -27,8 +28,10 @@ from engine.config import RunConfig
 from engine.encode import EncoderPool
 from engine.errors import EngineError, first_error
 from engine.gate import Gate, Room
+from engine.inputs import Resumption
 from engine.lanes import Lanes
 from engine.link import Link
+from engine.marks import Marks
 from engine.money import Books
 from engine.ports import Client, Reader, Sink
 from engine.source import RowReader
@@ -44,6 +47,12 @@ READY_REQUESTS = 16
 ENDED_RECORDS = 256
 """Between call and write: records are small, and a commit may take a moment."""
 SNAPSHOT_S = 1.0
+OFFSETS, FIRST_OPEN = "offsets", "first_open"
+"""What a later life is told of the input: where records begin in the file, and before which row all are done."""
+GROWN = (
+    "The input has grown since it was first read; what was added is not part of this run. "
+    "To go on with the new rows too: --resume --extend"
+)
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -58,6 +67,8 @@ class Parts:
     sink: Sink
     watchers: Sequence[Watcher] = ()
     rng: random.Random
+    input_identity: Mapping[str, Any] | None = None
+    """What `describe_input` gave when the run was opened; None if nobody watches whether the input changes."""
 
 
 class Run:
@@ -95,6 +106,14 @@ class Run:
         held = parts.sink.statistics()
         self._done_before, self._chosen = held.finished, held.chosen
         self._reader: RowReader | None = None
+        # A row that is to be tried again may stand anywhere before.
+        untouched = held.chosen is None and held.finished == held.done + held.failed
+        first_open = learnt.get(FIRST_OPEN, 0) if untouched else 0
+        # Nothing is skipped on the word of a snapshot that holds too few rows for it.
+        known = first_open <= config.source.skip + held.finished
+        self._first_open = max(config.source.skip, first_open if known else 0)
+        self.notes: list[str] = []
+        """What the user should know in the end, in sentences."""
 
     async def main(self) -> Snapshot:
         """Work until the input is done or the run is asked to stop.
@@ -208,11 +227,29 @@ class Run:
 
     async def _read(self) -> None:
         async with self._rows.producing():
-            with RowReader(self._config.source, is_done=self._parts.sink.is_done) as reader:
+            if self._chosen is None:
+                await to_thread.run_sync(self._pass_done)
+            with self._open_source() as reader:
                 self._reader = reader
-                while batch := await to_thread.run_sync(reader.next_batch):
-                    await self._rows.put(batch)
+                try:
+                    while batch := await to_thread.run_sync(reader.next_batch):
+                        await self._rows.put(batch)
+                finally:
+                    if reader.grown:
+                        self.notes.append(GROWN)
                 self._parts.sink.learnt["rows_total"] = reader.rows_total()[0]
+
+    def _open_source(self) -> RowReader:
+        """The input from its first row on that is not done."""
+        parts, learnt = self._parts, self._parts.sink.learnt
+        marks = Marks(learnt.get(OFFSETS))
+        learnt[OFFSETS] = marks.as_json()
+        known = Resumption(first_open=self._first_open, marks=marks, identity=parts.input_identity)
+        return RowReader(self._config.source, is_done=parts.sink.is_done, resume=known)
+
+    def _pass_done(self) -> None:
+        """Note up to where every row is done."""
+        self._first_open = next(filterfalse(self._parts.sink.is_done, count(self._first_open)))
 
     async def _encode(self) -> None:
         await self._parts.pool.encode_stage(self._rows, self._requests)
@@ -227,7 +264,11 @@ class Run:
 
     def _learnt(self) -> dict[str, Any]:
         """What a later life should know, as of this commit."""
-        return {"spent": self._books.as_json(), "lanes": self._lanes.learnt()}
+        learnt: dict[str, Any] = {"spent": self._books.as_json(), "lanes": self._lanes.learnt()}
+        if self._reader is not None and self._chosen is None:
+            self._pass_done()
+            learnt[FIRST_OPEN] = self._first_open
+        return learnt
 
     async def _obey_signals(self) -> None:
         with anyio.open_signal_receiver(*STOP_SIGNALS) as received:

@@ -6,23 +6,22 @@ A record that cannot be a row becomes a failure that names its line. Memory hold
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from engine.cells import Placed, Table
 from engine.errors import ConfigError, InputError
-from engine.readers import Placed, Table, open_table
+from engine.inputs import Resumption, Watch, digest_file
+from engine.readers import open_table
 from engine.types import Failure, FailureKind, Record, Row
 
-CHUNK_BYTES = 64 << 20
-"""The input is digested in pieces of this size, so that an appended file can be told from an edited one."""
-READ_BYTES = 1 << 20
 BATCH_ROWS = 256
 """One hop to the reading thread serves so many rows."""
 BATCH_CHARS = 4 << 20
@@ -55,8 +54,12 @@ class SourceConfig:
             raise ConfigError("--skip and --limit must not be negative")
 
 
-def describe_input(config: SourceConfig) -> dict[str, object]:
+def describe_input(config: SourceConfig, *, known: Mapping[str, Any] | None = None) -> dict[str, object]:
     """What makes this input this input, as JSON values: size, header, chosen columns, SHA-256 per 64 MiB.
+
+    Args:
+        config: which file, which of its columns.
+        known: what this gave in an earlier life of the run; it saves reading the whole file if nothing has moved.
 
     Raises:
         ConfigError: the file is missing, not a regular file, not readable, or of an unknown kind.
@@ -67,21 +70,12 @@ def describe_input(config: SourceConfig) -> dict[str, object]:
     with open_table(path) as table:
         columns = _columns(config, table)
         header = list(table.header)
-    digests = []
-    with path.open("rb", buffering=0) as file:
-        try:
-            while digest := _digest_chunk(file.fileno()):
-                digests.append(digest)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read past byte {file.tell()}: {error.strerror}") from error
-        size_bytes = file.tell()
-    return {
+    about: dict[str, object] = {
         "path": str(path.resolve()),
-        "size_bytes": size_bytes,
         "header": header,
         "columns": {role: header[at] for role, at in columns.items()},
-        "sha256_per_64_mib": digests,
     }
+    return about | digest_file(path, known=known)
 
 
 class RowReader:
@@ -91,32 +85,51 @@ class RowReader:
         config: which file and which part of it.
         is_done: whether a row, by its ordinal, is to be left out.
         batch_size: rows a batch at most.
+        resume: what earlier lives of the run know of the input.
 
     Raises:
         ConfigError, InputError: as `describe_input`; InputError also when a compressed file breaks off.
+        ResumeMismatch: the file is not the one that was described.
     """
 
-    def __init__(self, config: SourceConfig, *, is_done: Callable[[int], bool], batch_size: int = BATCH_ROWS) -> None:
+    def __init__(
+        self,
+        config: SourceConfig,
+        *,
+        is_done: Callable[[int], bool],
+        batch_size: int = BATCH_ROWS,
+        resume: Resumption | None = None,
+    ) -> None:
+        resume = resume or Resumption()
         self._config = config
         self._is_done = is_done
         self._batch_size = batch_size
-        self._passed = 0
-        """Records taken from the table so far."""
-        self._covered = 0
+        self._marks = resume.marks
         self._ended = False
         self._broken: InputError | None = None
         self._share = 0.0
         """Of the file's bytes, what the batches so far have taken."""
         _check_file(config.path)
-        self._opened = open_table(config.path)
-        self._table = self._opened.__enter__()
-        try:
+        self._watch = Watch(config.path, resume.identity) if resume.identity is not None else None
+        self._opened = ExitStack()
+        with ExitStack() as opened:
+            size_bytes = self._watch.size_bytes if self._watch else None
+            self._table = opened.enter_context(open_table(config.path, size_bytes=size_bytes))
+            self._fd = os.open(config.path, os.O_RDONLY | os.O_CLOEXEC)
+            opened.callback(os.close, self._fd)
+            if self._watch:
+                self._watch.check()
             columns = _columns(config, self._table)
             self._roles = tuple(columns)
+            self._passed = self._table.skip_to(self._first_wanted(resume.first_open), self._marks)
+            """Records of the table so far, whether they were read or skipped."""
             self._records = self._table.records(tuple(columns.values()))
-        except BaseException:
-            self.close()
-            raise
+            self._opened = opened.pop_all()
+
+    def _first_wanted(self, first_open: int) -> int:
+        config = self._config
+        first = max(config.skip, first_open)
+        return min(first, config.skip + config.limit) if config.limit else first
 
     def __enter__(self) -> Self:
         return self
@@ -131,9 +144,18 @@ class RowReader:
 
         Raises:
             InputError: the file breaks off here. Every row before has been given.
+            ResumeMismatch: the file was changed since it was described.
         """
         if self._broken:
             raise self._broken
+        try:
+            return self._next_batch()
+        finally:
+            # After reading, so that no row is given whose bytes had been changed before; an error may come of it too.
+            if self._watch:
+                self._watch.check(last=self._ended)
+
+    def _next_batch(self) -> list[Row | Record]:
         batch: list[Row | Record] = []
         chars = 0
         while len(batch) < self._batch_size and chars < BATCH_CHARS:
@@ -148,12 +170,10 @@ class RowReader:
                 self._ended = True
                 break
             ordinal = self._passed - 1
-            if ordinal >= self._config.skip:
-                self._covered += 1
-                if not self._is_done(ordinal):
-                    item = _row(ordinal, placed, self._roles)
-                    batch.append(item)
-                    chars += len(item.id) + sum(map(len, item.fields.values())) if isinstance(item, Row) else 0
+            if ordinal >= self._config.skip and not self._is_done(ordinal):
+                item = _row(ordinal, placed, self._roles)
+                batch.append(item)
+                chars += len(item.id) + sum(map(len, item.fields.values())) if isinstance(item, Row) else 0
         self._share = self._table.share_read()
         return batch
 
@@ -162,19 +182,28 @@ class RowReader:
         if config.limit and self._passed >= config.skip + config.limit:
             return None
         placed = next(self._records, None)
-        self._passed += placed is not None
+        if placed is not None:
+            if self._marks.is_next(self._passed) and (place := self._table.here()) is not None:
+                self._marks.add(place, fd=self._fd)
+            self._passed += 1
         return placed
 
     def rows_total(self) -> tuple[int, bool]:
         """How many rows the run covers, and whether that is known; until the end it is judged by the bytes read."""
-        if self._ended:
-            return self._covered, True
         config, share = self._config, self._share
+        covered = max(0, self._passed - config.skip)
+        if self._ended:
+            return covered, True
         guess = math.ceil(self._passed / share) - config.skip if share > 0 else 0
-        return max(self._covered, min(guess, config.limit or guess)), False
+        return max(covered, min(guess, config.limit or guess)), False
+
+    @property
+    def grown(self) -> bool:
+        """Whether rows were appended to the file since it was described. They are not among the rows given."""
+        return self._watch is not None and self._watch.grown
 
     def close(self) -> None:
-        self._opened.__exit__(None, None, None)
+        self._opened.close()
 
 
 def _columns(config: SourceConfig, table: Table) -> dict[str, int]:
@@ -265,12 +294,3 @@ def _check_file(path: Path) -> None:
         raise ConfigError(f"--input {path}: {error.strerror}") from error
     except ValueError as error:  # a NUL in the name
         raise ConfigError(f"--input {str(path)!r}: {error}") from error
-
-
-def _digest_chunk(fd: int) -> str:
-    """SHA-256 of the next 64 MiB of the file, or an empty string at its end."""
-    digest, left = hashlib.sha256(), CHUNK_BYTES
-    while left and (piece := os.read(fd, min(READ_BYTES, left))):
-        digest.update(piece)
-        left -= len(piece)
-    return digest.hexdigest() if left < CHUNK_BYTES else ""

@@ -119,6 +119,8 @@ class RunFlags:
     """Go on with the run in --out; without it a folder that holds a run is refused."""
     retry_failed: Annotated[bool, Switch, Parameter(group=OUTPUT)] = False
     """With --resume: try the rows in failures/ again."""
+    extend: Annotated[bool, Switch, Parameter(group=OUTPUT)] = False
+    """With --resume: the input has grown at its end; go on with the new rows too."""
     only: Annotated[tuple[str, ...], Parameter(group=OUTPUT, negative=())] = ()
     """With --resume: work on rows of this kind of failure alone, once for each kind; "truncated" takes up the answers
     that were cut off."""

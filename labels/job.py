@@ -6,12 +6,12 @@ import asyncio
 import platform
 import random
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvloop
 
@@ -21,13 +21,18 @@ from engine.config import RunConfig, manifest_of
 from engine.console import Panel, PlainLines
 from engine.encode import EncoderPool
 from engine.errors import ConfigError
+from engine.inputs import SUMS, compare
+from engine.marks import Marks
 from engine.ports import Reader
 from engine.report import EventsFile, write_report
-from engine.run import Parts, Run
+from engine.run import OFFSETS, Parts, Run
 from engine.source import describe_input
 from engine.stats import Snapshot, Watcher
 from labels.codebook import Codebook, load_codebook
 from labels.reading import CodebookReader, TextReader
+from sinks.checkpoint import Checkpoint
+from sinks.files import OS_FILES
+from sinks.folder import CHECKPOINT, INPUT, INPUT_BEFORE, MANIFEST, check_same_run, extension_of, read_manifest
 from sinks.shards import ShardSink
 
 REPORTED_LIBRARIES = ("aiohttp", "orjson", "pillow", "uvloop")
@@ -57,6 +62,8 @@ class Job:
     shards: int
     resume: bool
     retry_failed: bool
+    extend: bool = False
+    """Whether rows added at the end of the input since the run began are taken in."""
     only: frozenset[str] | None = None
     """Kinds of failed or truncated rows that alone are worked on."""
 
@@ -98,7 +105,7 @@ def run_job(job: Job, *, say: Callable[[str], None]) -> Snapshot:
     Raises:
         ConfigError, RunError: as the parts say. Everything acknowledged is safe.
     """
-    manifest = manifest_of(job.settings, input_identity=describe_input(job.settings.source)) | {"versions": _versions()}
+    manifest = _manifest(job)
     with ShardSink.open(
         job.out,
         manifest=manifest,
@@ -109,10 +116,41 @@ def run_job(job: Job, *, say: Callable[[str], None]) -> Snapshot:
     ) as sink:
         for note in sink.notes:
             say(note)
-        return on_loop(_life(job, sink))
+        if INPUT_BEFORE in manifest:
+            sink.learnt.pop("rows_total", None)
+        return on_loop(_life(job, sink, manifest[INPUT], say=say))
 
 
-async def _life(job: Job, sink: ShardSink) -> Snapshot:
+def _manifest(job: Job) -> dict[str, Any]:
+    """What `run.json` shall say.
+
+    Raises:
+        ConfigError: the input cannot be read.
+        ResumeMismatch: the folder holds a run with another input or other settings.
+    """
+    source = job.settings.source
+    stored = read_manifest(job.out) if job.resume and (job.out / MANIFEST).exists() else None
+    before = stored.get(INPUT) if stored else None
+    before = before if isinstance(before, dict) else {}
+    identity = describe_input(source, known=before)
+    manifest = manifest_of(job.settings, input_identity=identity) | {"versions": _versions()}
+    if stored is None:
+        return manifest
+    marks = Marks() if before.get(SUMS) == identity[SUMS] else Marks(_learnt(job.out).get(OFFSETS))
+    found = compare(source.path, before, identity, marks=marks)
+    if found.grown and job.extend:
+        return manifest | extension_of(stored)
+    check_same_run(job.out, stored, manifest, about_input=found.differences)
+    return manifest
+
+
+def _learnt(out: Path) -> dict[str, Any]:
+    """What earlier lives of a run learnt, without taking the folder."""
+    state, _, _ = Checkpoint(out / CHECKPOINT, OS_FILES).load()
+    return state.learnt
+
+
+async def _life(job: Job, sink: ShardSink, identity: Mapping[str, Any], *, say: Callable[[str], None]) -> Snapshot:
     """One life of the run."""
     with ExitStack() as shown:
         watchers: list[Watcher] = [shown.enter_context(EventsFile(job.out / "events.jsonl"))]
@@ -125,12 +163,20 @@ async def _life(job: Job, sink: ShardSink) -> Snapshot:
             pool = await opened.enter_async_context(EncoderPool(job.encoder, job.settings.encode))
             clients = [await opened.enter_async_context(HttpClient(lane)) for lane in job.settings.lanes]
             parts = Parts(
-                pool=pool, clients=clients, reader=job.reader, sink=sink, watchers=watchers, rng=random.Random()
+                pool=pool,
+                clients=clients,
+                reader=job.reader,
+                sink=sink,
+                watchers=watchers,
+                rng=random.Random(),
+                input_identity=identity,
             )
             life = Run(job.settings, parts)
             try:
                 return await life.main()
             finally:
+                for note in life.notes:
+                    say(note)
                 # The report must not stand in the way of the error that a full disk ended the run with.
                 with suppress(OSError):
                     write_report(

@@ -57,6 +57,8 @@ def job_of(flags: RunFlags) -> Told:
         raise ConfigError("--shards must be at least 1")
     if flags.retry_failed and not flags.resume:
         raise ConfigError("--retry-failed goes with --resume")
+    if flags.extend and not flags.resume:
+        raise ConfigError("--extend goes with --resume")
     if flags.only and not flags.resume:
         raise ConfigError("--only goes with --resume")
     questions = ask_by_prompt(flags.system_prompt) if flags.system_prompt else ask_by_codebook(flags.codebook)
@@ -71,6 +73,7 @@ def job_of(flags: RunFlags) -> Told:
         shards=flags.shards,
         resume=flags.resume,
         retry_failed=flags.retry_failed,
+        extend=flags.extend,
         only=frozenset(flags.only) or None,
     )
     return Told(job=job, notes=notes)

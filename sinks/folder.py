@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ FORMAT = 1
 MANIFEST, LOCK = "run.json", "run.lock"
 RESULTS, FAILURES, CHECKPOINT, QUARANTINE = "results", "failures", "checkpoint", "quarantine"
 FOLDERS = (RESULTS, FAILURES, CHECKPOINT, QUARANTINE)
-INFORMATIVE = frozenset({"path"})
-"""Fields of the input that may differ: a moved file is the same input."""
+INPUT, INPUT_BEFORE, REVISION = "input", "input_before", "revision"
+INFORMATIVE = frozenset({"path", "mtime_ns"})
+"""Fields of the input that may differ: a file that was moved or touched is the same input."""
 
 
 def shard_name(folder: str, number: int) -> str:
@@ -103,17 +104,47 @@ def start_folder(out: Path, manifest: Mapping[str, object], *, shards: int, file
         raise FolderInUse(f"the run folder {out} cannot be written: {error.strerror}") from error
 
 
-def continue_folder(out: Path, manifest: Mapping[str, object], *, resume: bool) -> int:
-    """Check that the run in the folder may be gone on with; its number of shards."""
+def continue_folder(out: Path, manifest: Mapping[str, object], *, resume: bool, files: Files) -> int:
+    """Check that the run in the folder may be gone on with; its number of shards.
+
+    Where the manifest says that the input has grown, `run.json` is replaced by its next revision.
+    """
     if not resume:
         raise FolderInUse(f"{out} holds a run already; go on with it by --resume, or take another --out")
     stored = read_manifest(out)
     check_same_run(out, stored, manifest)
+    if _extends(stored, manifest):
+        grown = {name: manifest[name] for name in (INPUT, INPUT_BEFORE)} | {REVISION: stored.get(REVISION, 1) + 1}
+        try:
+            replace_file(files, out / MANIFEST, orjson.dumps(stored | grown, option=orjson.OPT_INDENT_2))
+        except OSError as error:
+            raise SinkBroken(f"{out / MANIFEST} cannot be written: {error.strerror}; nothing was changed") from error
     return int(stored["shards"])
 
 
-def check_same_run(out: Path, stored: Mapping[str, Any], manifest: Mapping[str, object]) -> None:
+def extension_of(stored: Mapping[str, Any]) -> dict[str, object]:
+    """What to add to a manifest whose input is that of a stored run with more rows at its end."""
+    return {INPUT_BEFORE: [*stored.get(INPUT_BEFORE, ()), stored.get(INPUT)]}
+
+
+def _extends(stored: Mapping[str, Any], manifest: Mapping[str, object]) -> bool:
+    return INPUT_BEFORE in manifest and manifest[INPUT_BEFORE] == extension_of(stored)[INPUT_BEFORE]
+
+
+def check_same_run(
+    out: Path,
+    stored: Mapping[str, Any],
+    manifest: Mapping[str, object],
+    *,
+    about_input: Sequence[str] | None = None,
+) -> None:
     """Refuse to go on with a run whose input or settings differ.
+
+    Args:
+        out: the run folder.
+        stored: what its `run.json` says.
+        manifest: what is asked for now.
+        about_input: how the inputs differ, by someone who knows more of it than the two say; None compares them here.
 
     Raises:
         ResumeMismatch: names every field that differs.
@@ -122,9 +153,11 @@ def check_same_run(out: Path, stored: Mapping[str, Any], manifest: Mapping[str, 
         raise ResumeMismatch(f"{out} was written by a newer version of Reelbatch; use that one")
     # Through JSON once, so that tuples and enums compare as what the file holds.
     wanted = orjson.loads(orjson.dumps(dict(manifest)))
-    differences = [
+    parts = ["settings"] if about_input is not None or _extends(stored, manifest) else [INPUT, "settings"]
+    differences = [f"  {said}" for said in about_input or ()]
+    differences += [
         f"  {name}: the run has {_short(old)}, now it is {_short(new)}"
-        for part in ("input", "settings")
+        for part in parts
         for name, old, new in _differences(part, stored.get(part), wanted.get(part))
     ]
     if differences:

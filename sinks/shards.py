@@ -117,7 +117,7 @@ class ShardSink:
             raise FolderInUse(f"the run folder {out} cannot be written: {error.strerror or error}") from error
         try:
             if (out / MANIFEST).exists():
-                shards = continue_folder(out, manifest, resume=resume)
+                shards = continue_folder(out, manifest, resume=resume, files=files)
             else:
                 start_folder(out, manifest, shards=shards, files=files)
         except BaseException:

@@ -25,8 +25,11 @@ HEIGHT = {
         (
             ("types", "secret"),
             ("errors", "providers"),
-            ("ports", "hints", "prices", "link", "readers", "money", "breaker", "lengths", "ladder", "cuts", "levels"),
-            ("worker", "verdicts", "throttle", "crowd"),
+            ("ports", "hints", "prices", "link", "marks", "money", "breaker", "lengths", "ladder", "cuts", "levels"),
+            ("worker", "verdicts", "throttle", "crowd", "cells", "textlines"),
+            ("parquet",),
+            ("readers",),
+            ("inputs",),
             ("process", "source", "replies"),
             ("encode",),
             ("config",),
@@ -52,7 +55,7 @@ FENCES = {
     "uvloop": {"labels/job.py", "bench/provider_speed.py"},
     "cyclopts": {"cli.py", "labels/flags.py"},
     "httptools": {"bench/connection.py"},
-    "pyarrow": {"engine/readers.py", "labels/export.py"},
+    "pyarrow": {"engine/parquet.py", "labels/export.py"},
 }
 """Libraries that only these files may name."""
 
