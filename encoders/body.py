@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import orjson
 import pybase64
 
-from encoders.image import Picture
+from encoders.fit import Picture
 
 SECTIONS = (("transcript", "TRANSCRIPT"), ("description", "DESCRIPTION"), ("embedded_text", "EMBEDDED_TEXT"))
 TAIL = b"}"

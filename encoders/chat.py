@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from encoders.body import TAIL, closing, framed_content, opening, plain_content, shortened, user_text
-from encoders.image import BrokenImageError, Fit, Picture, prepare
+from encoders.fit import Fit, Picture
+from encoders.image import BrokenImageError, prepare
 from encoders.locate import frame_files, frame_folder, read_frame, thinned
 from encoders.tokens import image_tokens
 from engine.errors import RowError

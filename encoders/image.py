@@ -8,14 +8,12 @@ JPEG, quality 80, 4:2:0, without metadata.
 from __future__ import annotations
 
 import io
-import re
 import warnings
-from dataclasses import dataclass
 
 from PIL import Image
 
-from encoders.tokens import Size, fit_size, within
-from engine.errors import ConfigError
+from encoders.fit import Fit, Picture
+from encoders.tokens import Size
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000
@@ -25,55 +23,10 @@ ORIENTATION_TAG = 0x0112
 UPRIGHT = 1
 JPEG_END = b"\xff\xd9"
 PADDING = b"\0\r\n "
-_BOX = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
 class BrokenImageError(Exception):
     """These bytes are not a picture that can be sent."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """How large a picture may be sent."""
-
-    rule: str
-    """As the user wrote it: `tokens`, `WxH` or `none`."""
-    model: str
-    box: Size | None = None
-    """Pixels, for the rule `WxH`."""
-    max_side_px: int | None = None
-    """A bound on the longer side besides, whatever the rule."""
-
-    def size(self, width: int, height: int) -> Size:
-        """The size to send a picture of this size at."""
-        size = width, height
-        if self.rule != "none":
-            size = within(width, height, self.box) if self.box else fit_size(self.model, width, height)
-        return size if self.max_side_px is None else within(*size, (self.max_side_px, self.max_side_px))
-
-
-def parse_fit(rule: str, *, model: str) -> Fit:
-    """Read `--fit`.
-
-    Raises:
-        ConfigError: it is none of `tokens`, `none` and `WxH`.
-    """
-    if rule in {"tokens", "none"}:
-        return Fit(rule=rule, model=model)
-    found = _BOX.fullmatch(rule)
-    if found is None or not int(found[1]) or not int(found[2]):
-        raise ConfigError(f"--fit {rule!r}: give tokens, none, or a size in pixels such as 560x560")
-    return Fit(rule=rule, model=model, box=(int(found[1]), int(found[2])))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """Bytes ready to send."""
-
-    data: bytes
-    mime: str
-    width: int
-    height: int
 
 
 def prepare(data: bytes | None, fit: Fit) -> Picture:

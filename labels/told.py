@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from encoders.chat import ChatEncoder, recipe_of
-from encoders.image import parse_fit
+from encoders.fit import parse_fit
 from engine.config import (
     LOOPBACK,
     ApiConfig,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from encoders.body import shortened
 from encoders.chat import VISION_CONTEXT, ChatEncoder
-from encoders.image import Fit
+from encoders.fit import Fit
 from engine.errors import RowError
 from engine.types import FailureKind, Reduction, Request, Row
 from tests.fakes.photos import encoded, phone_photo

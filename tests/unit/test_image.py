@@ -9,7 +9,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from encoders.image import BrokenImageError, Fit, Picture, parse_fit, prepare
+from encoders.fit import Fit, Picture, parse_fit
+from encoders.image import BrokenImageError, prepare
 from engine.errors import ConfigError
 from tests.fakes.photos import PHONE_SIZES, encoded, phone_photo, photographs, psnr_db
 
