@@ -75,7 +75,7 @@ class Asking:
     """The slot it holds."""
     order: int
     started_s: float
-    down_before_s: float
+    idle_before_s: float
     """Seconds without an open lane before it was started."""
     lane: Lane = dataclasses.field(init=False)
     """Where its last call went."""

@@ -116,7 +116,7 @@ class CallStage:
             admission=admission,
             order=self.counters.rows,
             started_s=now,
-            down_before_s=self._lanes.down_s(now),
+            idle_before_s=self._gate.idle_s(now),
         )
         self.counters.rows += 1
         rows.start_soon(self._row, asking, sink)
@@ -309,8 +309,7 @@ class CallStage:
     def _gives_up(self, asking: Asking) -> Callable[[RetryCallState], bool]:
         def gives_up(_: RetryCallState) -> bool:
             now = anyio.current_time()
-            # Time in which no lane was open is nobody's fault.
-            spent_s = now - asking.started_s - (self._lanes.down_s(now) - asking.down_before_s)
+            spent_s = now - asking.started_s - (self._gate.idle_s(now) - asking.idle_before_s)
             return spent_s >= self._retry.row_deadline_s or asking.counted >= self._retry.attempts
 
         return gives_up

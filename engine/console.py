@@ -148,6 +148,8 @@ def closing_summary(snapshot: Snapshot, *, out: str) -> str:
 
 def waiting_for(snapshot: Snapshot) -> str:
     """The bottleneck in words; for the provider, which of its limits."""
+    if snapshot.held is not None:
+        return snapshot.held
     open_lanes = [lane for lane in snapshot.lanes if lane.state == "open"]
     if not open_lanes:
         return printable(_outage(snapshot))

@@ -64,6 +64,8 @@ class Gate:
         self._stop = stop
         self._turn = anyio.Lock(fast_acquire=True)
         self._freed = anyio.Event()
+        self._held_since: float | None = None
+        self._held_s = 0.0
 
     async def open_row(self, request: Request) -> None:
         """Wait until another row may be held."""
@@ -81,6 +83,20 @@ class Gate:
         self._room.close(old.n_bytes)
         self._room.open(new.n_bytes)
 
+    def hold(self, *, shut: bool) -> None:
+        """Let no further call out, or let them out again; those in flight are not concerned."""
+        now = anyio.current_time()
+        self._held_s, self._held_since = self.held_s(now), now if shut else None
+        self.wake()
+
+    def held_s(self, now: float) -> float:
+        """For how long no call was let out, all times together."""
+        return self._held_s + (0.0 if self._held_since is None else now - self._held_since)
+
+    def idle_s(self, now: float) -> float:
+        """For how long no row could have been called, for reasons that are not the row's."""
+        return self._lanes.down_s(now) + self.held_s(now)
+
     async def admit(self, request: Request, max_tokens: int | None) -> Admission:
         """Wait for a slot and for the rate.
 
@@ -89,6 +105,9 @@ class Gate:
         """
         async with self._turn:
             while not self._stop.asked:
+                if self._held_since is not None:
+                    await self._until_freed(math.inf)
+                    continue
                 now = anyio.current_time()
                 admitted = self._lanes.try_admit(now, request, max_tokens)
                 if isinstance(admitted, Admission):

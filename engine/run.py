@@ -35,6 +35,7 @@ from engine.marks import Marks
 from engine.money import Books
 from engine.ports import Client, Reader, Sink
 from engine.source import RowReader
+from engine.space import Space
 from engine.stats import CallSnapshot, EncodeSnapshot, Pace, Pressure, Snapshot, Watcher
 from engine.stop import Stop
 from engine.types import Record, Request, Row
@@ -85,6 +86,7 @@ class Run:
         )
         self._room = Room(config.limits.max_open_bytes)
         self._gate = Gate(self._lanes, room=self._room, brake=config.brake, stop=self.stop)
+        self._space = Space(parts.sink, self._gate, self._room, stop=self.stop, max_wait_s=config.brake.max_outage_s)
         parts.pool.most_images = self._lanes.most_images
         self._call = CallStage(
             config,
@@ -126,6 +128,8 @@ class Run:
         """
         try:
             async with anyio.create_task_group() as group:
+                await self._space.look()
+                group.start_soon(self._space.watch)
                 group.start_soon(self._watch)
                 group.start_soon(self._obey_signals)
                 group.start_soon(self._wake_on_stop)
@@ -202,6 +206,7 @@ class Run:
             links=links,
             bottleneck=self._pressure.bottleneck(links),
             commit_s=written.commit_s,
+            held=self._space.waiting,
             stopping=self.stop.reason,
         )
 

@@ -98,6 +98,8 @@ class Snapshot:
     bottleneck: str
     """The stage the others wait for."""
     commit_s: float
+    held: str | None
+    """What nothing new is asked for until it is there; None as a rule."""
     stopping: str | None
 
     @property

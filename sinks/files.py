@@ -73,6 +73,11 @@ class Files:
     def read(self, fd: int, size: int, offset: int) -> bytes:
         return os.pread(fd, size, offset)
 
+    def free_bytes(self, path: Path) -> int:
+        """Room for us on the disk that holds this path."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
     def close(self, fd: int) -> None:
         # Interrupted or not, the descriptor is gone: closing it again might close another file.
         with suppress(InterruptedError):

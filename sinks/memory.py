@@ -91,6 +91,9 @@ class MemorySink:
     def learnt(self) -> dict[str, Any]:
         return self._learnt
 
+    def free_bytes(self) -> int | None:
+        return None
+
     def statistics(self) -> SinkStatistics:
         failed = len(self.failures.keys() - self.results.keys())
         return SinkStatistics(

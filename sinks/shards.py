@@ -201,6 +201,12 @@ class ShardSink:
         finally:
             self._release()
 
+    def free_bytes(self) -> int | None:
+        try:
+            return self._files.free_bytes(self._out)
+        except OSError:
+            return None
+
     def statistics(self) -> SinkStatistics:
         return SinkStatistics(
             done=self._state.results.count,

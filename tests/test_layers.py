@@ -36,7 +36,7 @@ HEIGHT = {
             ("stop", "limits", "brake", "client"),
             ("lanes",),
             ("gate", "stats"),
-            ("probe", "write"),
+            ("probe", "write", "space"),
             ("attempt",),
             ("call", "console", "report"),
             ("run",),

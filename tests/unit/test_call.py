@@ -58,6 +58,7 @@ class Stage:
         self.records: dict[int, Record] = {}
         self.learnt: dict[str, Any] = {}
         self.stop_at_s: float | None = None
+        self.held_s: tuple[float, float] | None = None
         self.sink_wait_s = 0.0
         self.elapsed_s = 0.0
         self.most_open = 0
@@ -88,6 +89,7 @@ class Stage:
         async with anyio.create_task_group() as group:
             group.start_soon(self._feed, items, source)
             group.start_soon(self._stop_later, group.cancel_scope)
+            group.start_soon(self._hold_for_a_while)
             group.start_soon(self.stage.run, source, sink)
             async with sink.consuming():
                 async for record in sink:
@@ -110,6 +112,13 @@ class Stage:
         async with source.producing():
             for item in items:
                 await source.put(item)
+
+    async def _hold_for_a_while(self) -> None:
+        if self.held_s is not None:
+            await anyio.sleep(self.held_s[0])
+            self.gate.hold(shut=True)
+            await anyio.sleep(self.held_s[1] - self.held_s[0])
+            self.gate.hold(shut=False)
 
     async def _stop_later(self, scope: anyio.CancelScope) -> None:
         if self.stop_at_s is not None:
@@ -641,3 +650,14 @@ def test_a_lane_with_free_slots_is_never_idle() -> None:
     begun, ended = 8.0, stage.elapsed_s - 4.0
     busy_s = sum(min(at + 2.0, ended) - max(at, begun) for at, _, _ in stage.client.sent if begun - 2.0 < at < ended)
     assert busy_s / (512 * (ended - begun)) >= 0.98
+
+
+def test_time_in_which_no_call_may_go_out_is_not_the_rows() -> None:
+    def second_time(row: int, attempt: int, max_tokens: int) -> Reply | ApiError:
+        return make_reply() if attempt > 1 else ServerError("hiccup", status=500)
+
+    stage = Stage(second_time, retry=RetryConfig(max_tokens=512, row_deadline_s=60))
+    stage.held_s = 0.5, 1000.0
+    stage.run(rows(1))
+    assert isinstance(stage.records[0].outcome, Reply)
+    assert stage.elapsed_s > 1000

@@ -82,6 +82,7 @@ def make_snapshot(**changes: object) -> Snapshot:
         links={"source-encode": QUIET, "encode-call": QUIET, "call-write": QUIET},
         bottleneck="call",
         commit_s=0.1,
+        held=None,
         stopping=None,
     )
     return dataclasses.replace(snapshot, **changes)  # type: ignore[arg-type]  # names are checked by replace
