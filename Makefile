@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test check soak bench lock clean
+.PHONY: setup demo test test-s3 check soak bench simd lock clean
 
 setup: $(STAMP)
 
@@ -19,7 +19,17 @@ demo: $(STAMP)
 	$(BIN)/python cli.py demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak and not remote"
+
+# A storage server and its client, in an environment of their own: the lock stays small.
+test-s3: .venv-s3/.ready
+	.venv-s3/bin/python -m pytest -m remote tests/remote
+
+.venv-s3/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear .venv-s3
+	.venv-s3/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	.venv-s3/bin/python -m pip install --quiet --disable-pip-version-check 'moto[server]>=5.2' 's3fs>=2026.9'
+	touch $@
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -33,10 +43,20 @@ soak: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python cli.py bench
 
+# Pillow-SIMD in Pillow's place: both are called PIL, and pip would mix their files. docs/media.md says what it is worth.
+# It is built before Pillow goes, so that a build that fails changes nothing.
+simd: $(STAMP)
+	rm -rf .simd
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-cache-dir --no-deps --no-binary pillow-simd -C webp=enable --wheel-dir .simd 'pillow-simd==12.1.1.post0' \
+	  || { echo "Pillow-SIMD was not built, and nothing has changed. It needs a C compiler and the headers of Python, libjpeg-turbo, zlib and libwebp. On Debian: apt-get install gcc python3-dev libjpeg-dev zlib1g-dev libwebp-dev" >&2; exit 1; }
+	$(BIN)/python -m pip uninstall --quiet --disable-pip-version-check --yes pillow pillow-simd
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps .simd/pillow_simd-*.whl
+	$(BIN)/python -c 'from encoders.image import picture_libraries; print("Pictures: " + picture_libraries())'
+
 # Needs uv; writes exact versions with hashes for Python 3.11 to 3.14 on every platform.
 lock:
 	uv pip compile pyproject.toml --group dev --extra parquet --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .simd .venv-s3 .mypy_cache .ruff_cache .pytest_cache .hypothesis

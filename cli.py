@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import select
 import shlex
 import sys
 import traceback
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -23,10 +25,13 @@ from bench.provider import serve
 from bench.scenario import Scenario, scenario_from_dict
 from engine import errors
 from engine.console import closing_summary, printable
+from engine.signals import Signals, leave
 from labels.codebook import load_codebook
+from labels.estimate import estimate as estimated
+from labels.estimate_text import as_json, as_text
 from labels.export import ExportOptions
 from labels.export import export as export_table
-from labels.flags import RunFlags, Switch
+from labels.flags import NOTHING_TOLD, EstimateFlags, RunFlags, Switch
 from labels.forecast import forecast
 from labels.job import on_loop, run_job
 from labels.told import job_of
@@ -86,6 +91,7 @@ app = App(
     version=_version,
     config=flags_from_file,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # `call` has its own words and code for it
 )
 
 
@@ -96,21 +102,38 @@ def run(flags: RunFlags, *, config: ConfigFile = None) -> int:
     The key comes from the environment or from a file, never from a flag.
     """
     del config  # read by `flags_from_file`
+    signals = Signals(overdue=_give_up)
+    signals.install()
     told = job_of(flags)
     for note in told.notes:
         _say(note)
     if flags.dry_run:
         print(on_loop(forecast(told.job)).text())
         return 0
-    last = run_job(told.job, say=_say)
+    last = run_job(told.job, say=_say, signals=signals)
     _say(closing_summary(last, out=str(flags.out)))
     if last.stopping is not None:
         _say(f"Stopped by {last.stopping}; everything counted as done is safe. Go on with:\n  {_resume_command()}")
         return EXIT_RESUMABLE
     if last.sink.failed:
-        _say(f"{last.sink.failed:,} rows failed; failures/ says why. Try them again with:")
+        _say(f"{last.sink.failed:,} rows failed; failures/ says why, and all others are safe. Try them again with:")
         _say(f"  {_resume_command('--retry-failed')}")
         return EXIT_SOME_FAILED
+    return 0
+
+
+@app.command
+def estimate(flags: EstimateFlags = NOTHING_TOLD, *, config: ConfigFile = None) -> int:
+    """What a run would take in tokens, dollars and time, and what other sizes and numbers of frames would.
+
+    Looks at a sample of the rows; sends nothing, unless --probe-tokens asks for two small calls, and writes nothing.
+    """
+    del config  # read by `flags_from_file`
+    told = job_of(dataclasses.replace(flags, dry_run=True), key_needed=flags.probe_tokens)
+    for note in told.notes:
+        _say(note)
+    found = on_loop(estimated(told.job, flags))
+    print(orjson.dumps(as_json(found)).decode() if flags.json else as_text(found, sent=flags.probe_tokens))
     return 0
 
 
@@ -233,7 +256,8 @@ def demo(*, out: Path = Path("out/demo"), rows: int = 24) -> int:
 
 def main() -> None:
     """Entry point of `reelbatch` and `python cli.py`."""
-    sys.exit(call(sys.argv[1:]))
+    _hold_standard_streams()
+    leave(call(sys.argv[1:]))
 
 
 def call(arguments: list[str]) -> int:
@@ -241,7 +265,7 @@ def call(arguments: list[str]) -> int:
     try:
         code = app(arguments, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
-        _say(f"{error}\nSee `{_program()} {arguments[0] if arguments else ''} --help`.")
+        _say(f"{error}\n{_nothing_done()}")
         return EXIT_USAGE
     except errors.EngineError as error:
         return _explain(error)
@@ -249,8 +273,9 @@ def call(arguments: list[str]) -> int:
         # Whoever read our output has gone; nothing of the run depends on it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        _say("Interrupted.")
+    except KeyboardInterrupt as error:
+        name = str(error) or "SIGINT"
+        _say(f"Stopped by {name}; everything counted as done is safe. Go on with:\n  {_resume_command()}")
         return EXIT_RESUMABLE
     except Exception as error:  # noqa: BLE001 - the last border: a user is shown no traceback
         _say(f"This is a bug in Reelbatch: {type(error).__name__}: {error}\nWhat was counted as done is safe.")
@@ -262,17 +287,54 @@ def call(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _hold_standard_streams() -> None:
+    """Give 0, 1 and 2 to nobody else where they were closed: what is said would go into a file of the run."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def _give_up() -> None:
+    """End the process from another thread, whatever the others wait for."""
+    words = f"Not everything ended in time. What was counted as done is safe. Go on with:\n  {_resume_command()}\n"
+    # Not `_say`: somebody may hold its lock, and a terminal that takes no more text may be what hangs.
+    with suppress(OSError):
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, words.encode())
+    os._exit(EXIT_RESUMABLE)
+
+
 def _explain(error: errors.EngineError) -> int:
     code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     _say(f"error: {error}")
-    if not isinstance(error, errors.RunError) or isinstance(error, errors.FolderInUse | errors.ResumeMismatch):
-        return code
-    if TOOLS.intersection(sys.argv[1:2]):
-        out = next((word for word in sys.argv[2:] if (Path(word) / MANIFEST).exists()), "OUT")
-        _say(f"What is damaged, if anything is, and what is not, says:\n  {_program()} {shlex.join(['verify', out])}")
-    else:
-        _say(f"Everything counted as done is safe. When the cause is gone, go on with:\n  {_resume_command()}")
+    of_tool = bool(TOOLS.intersection(sys.argv[1:2]))
+    match error:
+        case errors.InputError():
+            _say("Everything counted as done is safe. Mend the input and type the command again; where a run had begun")
+            _say("with the broken one, with another --out.")
+        case errors.ConfigError():
+            _say(_nothing_done())
+        case errors.ResumeMismatch():
+            pass  # It names what is safe, and which of two ways to go is not ours to say.
+        case errors.FolderInUse():
+            more = "" if of_tool else f" With that settled, or another --out:\n  {_resume_command()}"
+            _say(f"Nothing was sent and nothing changed.{more}")
+        case _ if of_tool:
+            out = next((word for word in sys.argv[2:] if (Path(word) / MANIFEST).exists()), "OUT")
+            _say(f"What is damaged, if anything, and what is not, says:\n  {_program()} {shlex.join(['verify', out])}")
+        case _:
+            _say(f"What was counted as done and is not named here is safe. With the cause gone:\n  {_resume_command()}")
     return code
+
+
+def _nothing_done() -> str:
+    """For a command that did not begin."""
+    command = [word for word in sys.argv[1:2] if word in list(app)]
+    return f"Nothing was sent and nothing changed. See:\n  {_program()} {shlex.join([*command, '--help'])}"
 
 
 def _read_text(path: Path, flag: str) -> str:
@@ -298,7 +360,8 @@ def _announce(port: int) -> None:
 
 
 def _program() -> str:
-    return "python cli.py" if sys.argv[0].endswith("cli.py") else "reelbatch"
+    # As it was typed: `python` may be another one, and cli.py in another folder.
+    return shlex.join(sys.orig_argv[: 1 - len(sys.argv) or None]) if sys.argv[0].endswith("cli.py") else "reelbatch"
 
 
 def _resume_command(*more: str) -> str:
@@ -308,8 +371,10 @@ def _resume_command(*more: str) -> str:
 
 def _say(text: str) -> None:
     """A message for the person at the terminal; what strangers wrote cannot drive it."""
-    sys.stderr.write("\n".join(map(printable, text.split("\n"))) + "\n")
-    sys.stderr.flush()
+    # Whoever read it may have gone, which ends no run.
+    with suppress(OSError):
+        sys.stderr.write("\n".join(map(printable, text.split("\n"))) + "\n")
+        sys.stderr.flush()
 
 
 if __name__ == "__main__":

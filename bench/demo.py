@@ -50,7 +50,7 @@ def show_demo(out: Path, *, rows: int, say: Callable[[str], None]) -> int:
             url = server.stdout.readline().strip()
             command = [
                 *("run", "--input", str(out / "videos.csv"), "--frames-dir", str(out / "frames")),
-                *("--out", str(out / "run"), "--model", "simulated/vision", "--base-url", url),
+                *("--spot-notices", "off", "--out", str(out / "run"), "--model", "simulated/vision", "--base-url", url),
                 *("--shards", "4", "--price-in", "0.18", "--price-out", "0.59"),
             ]
             say(f"2. python cli.py {' '.join(command)}")

@@ -89,8 +89,8 @@ class Memory:
             self.points.append((time.monotonic() - started, rss_mb))
 
 
-def run_once(folder: Path, *, frames: bool, concurrency: int, scenario: dict[str, Any], fit: str) -> dict[str, Any]:
-    """One run of the command line on `folder`; what it took."""
+def run_once(folder: Path, *more: object, concurrency: int, scenario: dict[str, Any]) -> dict[str, Any]:
+    """One run of the command line on `folder`, with further flags; what it took."""
     (folder / "scenario.json").write_text(json.dumps(scenario), encoding="utf-8")
     shutil.rmtree(folder / "run", ignore_errors=True)
     provider = [sys.executable, str(CLI), "simulate", "--port", "0", "--scenario", str(folder / "scenario.json")]
@@ -99,11 +99,9 @@ def run_once(folder: Path, *, frames: bool, concurrency: int, scenario: dict[str
         url = server.stdout.readline().strip()
         command = [
             *(sys.executable, str(CLI), "run", "--input", str(folder / "videos.csv"), "--out", str(folder / "run")),
-            *("--model", "simulated/vision", "--base-url", url, "--concurrency", str(concurrency), "--fit", fit),
-            *("--price-in", "0.18", "--price-out", "0.59"),
+            *("--model", "simulated/vision", "--base-url", url, "--concurrency", str(concurrency)),
+            *("--price-in", "0.18", "--price-out", "0.59", *map(str, more)),
         ]
-        if frames:
-            command += ["--frames-dir", str(folder / "frames")]
         started = time.monotonic()
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as engine:
             memory = Memory(engine.pid)
@@ -111,7 +109,7 @@ def run_once(folder: Path, *, frames: bool, concurrency: int, scenario: dict[str
             memory.end()
         wall_s = time.monotonic() - started
         server.terminate()
-    if engine.returncode:
+    if engine.returncode > 1:
         raise SystemExit(f"the run ended with {engine.returncode}:\n{said}")
     report = json.loads((folder / "run" / "report.json").read_text(encoding="utf-8"))
     return {"wall_s": wall_s, "report": report, "memory": memory.points}
@@ -149,9 +147,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="reelbatch-bench-") as name:
             folder = Path(name)
             make_input(folder, rows=rows, frames=told.frames, text_bytes=told.text_bytes)
-            once = run_once(
-                folder, frames=told.frames > 0, concurrency=told.concurrency, scenario=scenario, fit=told.fit
-            )
+            media = ("--frames-dir", folder / "frames") if told.frames else ()
+            once = run_once(folder, "--fit", told.fit, *media, concurrency=told.concurrency, scenario=scenario)
             taken.append(figures(once, rows=rows))
             print(json.dumps(taken[-1]))
     RESULTS.mkdir(exist_ok=True)

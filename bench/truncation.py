@@ -26,6 +26,7 @@ from engine.gate import Gate, Room
 from engine.lanes import Lanes
 from engine.link import Link
 from engine.money import Books
+from engine.sharing import Sharing
 from engine.source import SourceConfig
 from engine.stop import Stop
 from engine.types import Answer, Record, Reply, Request, Row, Usage
@@ -116,8 +117,16 @@ async def count(retry: RetryConfig, *, rows: int) -> Counted:
     client, stop = InstantClient(), Stop(drain_s=1)
     lanes = Lanes(config, [client], books=Books(), now=anyio.current_time(), learnt={})
     gate = Gate(lanes, room=Room(1 << 30), brake=BrakeConfig(), stop=stop)
+    reader = NoReader()
     stage = CallStage(
-        config, lanes=lanes, gate=gate, reader=NoReader(), encode_again=_never, stop=stop, rng=random.Random(1)
+        config,
+        lanes=lanes,
+        gate=gate,
+        reader=reader,
+        encode_again=_never,
+        sharing=Sharing((), reader=reader),
+        stop=stop,
+        rng=random.Random(1),
     )
     source, sink = Link[Request | Record](64), Link[Record](64)
     async with anyio.create_task_group() as group:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from encoders.body import TAIL, closing, framed_content, opening, plain_content, shortened, user_text
-from encoders.fit import Fit, Picture
-from encoders.image import BrokenImageError, prepare
-from encoders.locate import frame_files, frame_folder, read_frame, thinned
-from encoders.tokens import image_tokens
-from engine.errors import RowError
-from engine.types import FailureKind, MediaNote, Request, Row
+from encoders.media import Media, Shown
+from encoders.tokens import Measured, image_tokens
+from engine.types import MediaNote, Request, Row
 
 VISION_CONTEXT = (
     "You are analyzing TikTok videos using both visual and textual content. You will be given one or more "
@@ -28,10 +24,7 @@ MESSAGE_TOKENS = 16
 UNKNOWN_IMAGE_TOKENS = 1601
 DIGEST_CHARS = 16
 
-NO_FOLDER = "text_only:no_folder"
-NO_USABLE_FRAME = "text_only:no_usable_frame"
-SKIPPED_FRAMES = "skipped_frames"
-FEWER_FRAMES, SMALLER_FRAMES, SHORTER_TEXT = "fewer_frames", "smaller_frames", "shorter_text"
+SHORTER_TEXT = "shorter_text"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,32 +33,34 @@ class ChatEncoder:
 
     model: str
     system_prompt: str
-    fit: Fit
+    media: Media
     vision_context: str = VISION_CONTEXT
     """Put before the system prompt of rows that have frames."""
-    frames_dir: Path | None = None
-    """None sends text alone, by choice; nothing counts as reduced then."""
-    max_frames: int = 16
     extra: tuple[tuple[str, object], ...] = ()
     """Further fields of the body, such as temperature, as JSON values."""
+    measured: Measured | None = None
+    """What the server counts for a picture, where no formula is known for the model."""
+
+    def image_tokens(self, width: int, height: int) -> int | None:
+        """Tokens of a frame of this size, in pixels; None if nobody knows."""
+        known = image_tokens(self.model, width, height)
+        return self.measured.image_tokens(width, height) if known is None and self.measured else known
 
     def encode(self, row: Row) -> Request:
         """Build the request of one row.
 
         Raises:
-            RowError: the id cannot name a folder, or there is nothing to send.
+            RowError: the id leads elsewhere, its media cannot be reached, or there is nothing to send.
         """
         fields, cut_chars = shortened(row.fields, row.reduction.max_text_chars)
         text = user_text(fields)
-        frames, degraded = self._frames(row) if self.frames_dir is not None else ([], [])
-        if cut_chars:
-            degraded.append(f"{SHORTER_TEXT}:{cut_chars}")
-        if not text and not frames:
-            raise RowError(FailureKind.BAD_ROW, "the row has neither text nor a usable frame")
-        start, end = self._around_framed if frames else self._around_plain
-        pictures = [picture for _, picture in frames]
+        found = self.media.of(row)
+        if not text and not found.pictures:
+            raise found.failure()
+        start, end = self._around_framed if found.pictures else self._around_plain
+        pictures = [shown.picture for shown in found.pictures]
         content = framed_content(pictures, text) if pictures else [plain_content(text)]
-        media = tuple(self._note(index, picture) for index, picture in frames)
+        media = tuple(map(self._note, found.pictures))
         text_bytes = len(start) + sum(map(len, content[-2:]))
         return Request(
             row=row.row,
@@ -77,7 +72,7 @@ class ChatEncoder:
             + sum(note.tokens or UNKNOWN_IMAGE_TOKENS for note in media),
             n_frames=len(media),
             media=media,
-            degraded=tuple(degraded),
+            degraded=(*found.degraded, f"{SHORTER_TEXT}:{cut_chars}") if cut_chars else found.degraded,
         )
 
     @cached_property
@@ -88,51 +83,27 @@ class ChatEncoder:
     def _around_plain(self) -> tuple[bytes, bytes]:
         return opening(self.system_prompt), closing(self.extra)
 
-    def _frames(self, row: Row) -> tuple[list[tuple[int, Picture]], list[str]]:
-        """The row's pictures by frame number, and what was lost on the way."""
-        assert self.frames_dir is not None
-        with frame_folder(self.frames_dir, row.id) as folder_fd:
-            if folder_fd is None:
-                return [], [NO_FOLDER]
-            found = frame_files(folder_fd)
-            pictures: list[tuple[int, Picture]] = []
-            broken = 0
-            wanted = min(len(found), self.max_frames)
-            sent = min(wanted, row.reduction.max_frames or wanted)
-            fit = replace(self.fit, max_side_px=row.reduction.max_side_px)
-            for at in thinned(len(found), sent):
-                data = read_frame(folder_fd, found[at])
-                try:
-                    pictures.append((found[at].index, prepare(data, fit)))
-                except BrokenImageError:
-                    broken += 1
-        degraded = [f"{SKIPPED_FRAMES}:{broken}"] if broken else []
-        if not pictures:
-            return [], [NO_USABLE_FRAME, *degraded]
-        if sent < wanted:
-            degraded.append(f"{FEWER_FRAMES}:{wanted}>{sent}")
-        if fit.max_side_px is not None:
-            degraded.append(f"{SMALLER_FRAMES}:{fit.max_side_px}")
-        return pictures, degraded
-
-    def _note(self, index: int, picture: Picture) -> MediaNote:
+    def _note(self, shown: Shown) -> MediaNote:
+        picture = shown.picture
         return MediaNote(
-            index=index,
-            time_s=None,
+            index=shown.index,
+            time_s=shown.time_s,
             digest=hashlib.sha256(picture.data).hexdigest()[:DIGEST_CHARS],
             width=picture.width,
             height=picture.height,
-            tokens=image_tokens(self.model, picture.width, picture.height),
+            tokens=self.image_tokens(picture.width, picture.height),
         )
 
 
 def recipe_of(encoder: ChatEncoder) -> Mapping[str, object]:
     """What of an encoder decides the bytes of a request, as JSON values for `run.json`."""
+    media, choice = encoder.media, encoder.media.choice
+    videos = {"num_frames": choice.num_frames, "sampling": choice.sampling, "splice_single_frame": choice.splice}
     return {
         "system_prompt_sha256": hashlib.sha256(encoder.system_prompt.encode()).hexdigest(),
         "vision_context_sha256": hashlib.sha256(encoder.vision_context.encode()).hexdigest(),
-        "frames": encoder.frames_dir is not None,
-        "max_frames": encoder.max_frames,
-        "fit": encoder.fit.rule,
+        "frames": media.frames is not None,
+        "max_frames": media.max_frames,
+        "fit": media.fit.rule,
         "body": dict(encoder.extra),
-    }
+    } | ({"videos": videos} if media.videos is not None else {})

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from encoders.tokens import Size, fit_size, within
 from engine.errors import ConfigError
 
+JPEG_QUALITY = 80
+"""Of libjpeg, for every picture that is made anew."""
 _BOX = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 

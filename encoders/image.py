@@ -1,8 +1,8 @@
 """One picture's bytes to the bytes that are sent. The only file that names Pillow.
 
-A picture that fits already is passed on byte for byte. Any other is decoded no larger than need be (`draft` lets
-libjpeg scale in the DCT domain: 0.05 to 0.15 dB for three quarters of the time), turned upright, resized and written as
-JPEG, quality 80, 4:2:0, without metadata.
+A picture that fits already is passed on byte for byte. Any other is decoded no larger than need be, resized, turned
+upright and written as JPEG, quality 80, 4:2:0, without metadata. Pillow reads every header. A plain JPEG then goes
+through `jpeg.py` and `scale.py`, in half of Pillow's time; all else, and what these two decline, Pillow does itself.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from __future__ import annotations
 import io
 import warnings
 
+import PIL
 from PIL import Image
 
-from encoders.fit import Fit, Picture
+from encoders.fit import JPEG_QUALITY, Fit, Picture
 from encoders.tokens import Size
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000
 """A phone's largest photograph; beyond it a few bytes may claim gigabytes."""
-QUALITY = 80
+JPEGS = {"JPEG", "MPO"}
+"""MPO is a JPEG with more pictures behind the first, as some phones write."""
+FIXED = (13, 0)
+"""The version of Pillow that closes the JPEG heap overflows."""
 ORIENTATION_TAG = 0x0112
 UPRIGHT = 1
 JPEG_END = b"\xff\xd9"
@@ -48,6 +52,17 @@ def prepare(data: bytes | None, fit: Fit) -> Picture:
         raise BrokenImageError(f"{type(error).__name__}: {error}") from error
 
 
+def size_of(data: bytes) -> Size | None:
+    """Width and height in pixels as the header says, nothing decoded; None if these bytes are no picture of ours."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
 def _prepared(data: bytes, fit: Fit) -> Picture:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
@@ -59,20 +74,34 @@ def _prepared(data: bytes, fit: Fit) -> Picture:
         if target == shown and (fit.rule == "none" or _sendable_as_is(image)):
             if not _whole(data, image):
                 image.load()
-            return Picture(data=data, mime=Image.MIME[image.format or "JPEG"], width=width, height=height)
-        return _resized(image, (target[1], target[0]) if turned else target)
+            mime = "image/jpeg" if image.format in JPEGS else Image.MIME[image.format or ""]
+            return Picture(data=data, mime=mime, width=width, height=height)
+        stored = (target[1], target[0]) if turned else target
+        made = _straight(data, image, stored) if image.format in JPEGS and image.mode in {"RGB", "L"} else None
+        return made or _resized(image, stored)
+
+
+def _straight(data: bytes, image: Image.Image, stored: Size) -> Picture | None:
+    """The picture as JPEG without Pillow, or None if only Pillow can; `stored` as below."""
+    from encoders import jpeg, scale  # noqa: PLC0415 - 35 MB that only pictures too large need
+
+    try:
+        pixels = jpeg.decode(data, size=image.size, target=stored)
+        pixels = scale.turn(scale.resize(pixels, stored), _orientation(image))
+    except (jpeg.ForeignJpegError, scale.UnscalableError):
+        return None
+    height, width, _ = pixels.shape
+    return Picture(data=jpeg.encode(pixels), mime="image/jpeg", width=width, height=height)
 
 
 def _resized(image: Image.Image, stored: Size) -> Picture:
-    """The picture as JPEG; `stored` is the target size before it is turned upright."""
-    if image.format == "JPEG":
-        image.draft(image.mode, stored)
+    """The picture as JPEG by Pillow; `stored` is the target size before it is turned upright."""
     picture = _opaque(image)
     if picture.size != stored:
         picture = picture.resize(stored, Image.Resampling.LANCZOS, reducing_gap=2.0)
     picture = _upright(picture, _orientation(image))
     out = io.BytesIO()
-    picture.save(out, "JPEG", quality=QUALITY, subsampling="4:2:0")
+    picture.save(out, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
     return Picture(data=out.getvalue(), mime="image/jpeg", width=picture.width, height=picture.height)
 
 
@@ -119,4 +148,19 @@ def _sendable_as_is(image: Image.Image) -> bool:
 
 def _whole(data: bytes, image: Image.Image) -> bool:
     """Whether a JPEG has its end marker, which a cut-off file lacks; other formats are decoded to be sure."""
-    return image.format == "JPEG" and data[-64:].rstrip(PADDING).endswith(JPEG_END)
+    return image.format in JPEGS and data[-64:].rstrip(PADDING).endswith(JPEG_END)
+
+
+def picture_libraries() -> str:
+    """Which libraries make pictures small, in one line, with what an old one lacks."""
+    from encoders import jpeg, scale  # noqa: PLC0415 - as above
+
+    return f"{jpeg.library()}, {scale.library()}; other than plain JPEG: {pillow()}"
+
+
+def pillow(version: str = PIL.__version__) -> str:
+    """Pillow or what stands in its place, by its version."""
+    simd = ".post" in version
+    name = f"Pillow-SIMD {version.partition('.post')[0]}" if simd else f"Pillow {version}"
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return name if (major, minor) >= FIXED else f"{name}, which lacks the security fixes of Pillow 13.0"

@@ -1,7 +1,7 @@
-"""What a provider counts for one image, and the largest size that counts no more than need be.
+"""What a provider counts for one picture, and the largest size that counts no more than need be.
 
-Formulas as their providers publish them, checked 2026-11: Together's vision overview, OpenAI's images and vision guide,
-the Qwen2.5-VL and Qwen3-VL processors, Meta's Llama 4 processor. A model no pattern fits is unknown: None, not a guess.
+The table says for each family of models where its formula stands and when that was last looked up. A model that no
+pattern fits is unknown: None, not a guess; what a run measured of it (`Measured`) may stand in.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+
+from encoders import formulas
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -20,62 +22,8 @@ UNKNOWN_MODEL_BOX_PX = 560
 """The tile of the Llama vision models; small enough for one image unit on every model seen."""
 PATCH_BUDGET_TOKENS = 1024
 """For models that count small patches there are no tiles to stay below; this much keeps a 720p frame legible."""
-
-
-def llama_vision(width: int, height: int) -> int:
-    """Together's documented formula, to the letter: 560-pixel tiles, at most two each way, 1,601 tokens a tile."""
-    return min(2, max(height // 560, 1)) * min(2, max(width // 560, 1)) * 1601
-
-
-def llama4(width: int, height: int) -> int:
-    """336-pixel tiles of 144 tokens, at most 16, plus a thumbnail when tiled, separators and three markers."""
-    across, down = math.ceil(width / 336), math.ceil(height / 336)
-    if across * down > 16:  # noqa: PLR2004 - the processor's tile limit
-        shrink = math.sqrt(16 / (across * down))
-        across, down = max(1, int(across * shrink)), max(1, int(down * shrink))
-    tiles = across * down
-    return 144 * (tiles + (tiles > 1)) + down * (across - 1) + down + 2
-
-
-def qwen(width: int, height: int, *, factor: int, most_px: int, least_px: int) -> int:
-    """Sides rounded to the patch factor, the area brought into bounds, one token a merged patch."""
-    if max(width, height) > 200 * min(width, height):
-        return math.ceil(most_px / factor**2)
-    across, down = (max(factor, round(side / factor) * factor) for side in (width, height))
-    if across * down > most_px:
-        shrink = math.sqrt(width * height / most_px)
-        across, down = (max(factor, math.floor(side / shrink / factor) * factor) for side in (width, height))
-    elif across * down < least_px:
-        enlarge = math.sqrt(least_px / (width * height))
-        across, down = (math.ceil(side * enlarge / factor) * factor for side in (width, height))
-    return across * down // factor**2
-
-
-def qwen25(width: int, height: int) -> int:
-    return qwen(width, height, factor=28, most_px=1_003_520, least_px=3136)
-
-
-def qwen3(width: int, height: int) -> int:
-    return qwen(width, height, factor=32, most_px=16_777_216, least_px=65_536)
-
-
-def openai_patches(width: int, height: int, *, budget: int, multiplier: float) -> int:
-    """32-pixel patches, scaled down to the budget, times the model's multiplier."""
-    patches = math.ceil(width / 32) * math.ceil(height / 32)
-    if patches > budget:
-        scale = math.sqrt(32**2 * budget / (width * height))
-        across, down = width * scale / 32, height * scale / 32
-        scale *= min(math.floor(across) / across, math.floor(down) / down)
-        patches = math.ceil(round(width * scale / 32, 6)) * math.ceil(round(height * scale / 32, 6))
-    return math.ceil(patches * multiplier)
-
-
-def openai_tiles(width: int, height: int, *, base: int, per_tile: int) -> int:
-    """Fit in 2048 square, then the short side to 768, then 512-pixel tiles."""
-    scale = min(1.0, 2048 / max(width, height))
-    scale = min(scale, 768 / min(width, height))
-    across, down = (math.ceil(round(side * scale, 6) / 512) for side in (width, height))
-    return base + per_tile * across * down
+LEAST_SIDE_PX = 64
+"""The longer side of the smallest picture that is asked for: what a shape costs at least."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,41 +32,110 @@ class Family:
 
     pattern: re.Pattern[str]
     formula: Formula
-    box_px: Size | None
-    """The largest frame that costs a single tile, or None where patches are counted."""
+    source: str
+    """Where the formula stands."""
+    checked: str
+    """When it was last looked up, year and month."""
+    box_px: Size | None = None
+    """Short and long side of the largest frame that costs the fewest tiles; None where a budget of tokens bounds it."""
 
 
-def _family(pattern: str, formula: Formula, box_px: Size | None = None) -> Family:
-    return Family(pattern=re.compile(pattern, re.IGNORECASE), formula=formula, box_px=box_px)
+def _family(pattern: str, formula: Formula, source: str, box_px: Size | None = None) -> Family:
+    compiled = re.compile(pattern, re.IGNORECASE)
+    return Family(pattern=compiled, formula=formula, source=source, checked="2026-11", box_px=box_px)
 
+
+_OPENAI = "OpenAI, images and vision guide, calculating costs"
+_QWEN = partial(formulas.merged_patches, factor=28, least_px=3136)
+_CLAUDE = "Anthropic, vision guide, resolution and token cost"
+_TILE_PX = (512, 512)
+_ANY_PX = (1280, 1280)
+"""Where every size costs the same: beyond this only bytes would grow."""
 
 FAMILIES = (
-    # 559: below the tile under both readings of Together's page, which disagrees with itself from 561 to 1,119.
-    _family(r"llama-3\.2.*vision", llama_vision, (559, 559)),
-    # One tile would be 336 square, too little to read captions; two down fit a phone frame.
-    _family(r"llama-?4", llama4, (336, 672)),
-    _family(r"qwen2(\.5)?-?vl", qwen25),
-    _family(r"qwen3-?vl", qwen3),
-    _family(r"gpt-4\.1-mini|gpt-5(\.4)?-mini", lambda w, h: openai_patches(w, h, budget=1536, multiplier=1.62)),
-    _family(r"gpt-4\.1-nano|gpt-5(\.4)?-nano", lambda w, h: openai_patches(w, h, budget=1536, multiplier=2.46)),
-    _family(r"o4-mini", lambda w, h: openai_patches(w, h, budget=1536, multiplier=1.72)),
-    _family(r"gpt-4o-mini", lambda w, h: openai_tiles(w, h, base=2833, per_tile=5667), (512, 512)),
-    _family(r"gpt-4o|gpt-4\.1|gpt-4\.5", lambda w, h: openai_tiles(w, h, base=85, per_tile=170), (512, 512)),
-    _family(r"gpt-5(?!\.)", lambda w, h: openai_tiles(w, h, base=70, per_tile=140), (512, 512)),
-    _family(r"\bo[13]\b", lambda w, h: openai_tiles(w, h, base=75, per_tile=150), (512, 512)),
+    # 559: below the tile by the formula and by the table of that page, which disagree from 560 to 1,119.
+    _family(r"llama-3\.2.*vision", formulas.llama_vision, "Together, vision guide, pricing", (559, 559)),
+    # One tile would be 336 square, too little to read captions; two hold a phone frame.
+    _family(r"llama-?4", formulas.llama4, "transformers, processor and image processor of llama4", (336, 672)),
+    _family(
+        r"qwen-?2(\.5)?-?vl", partial(_QWEN, most_px=12_845_056), "Qwen2-VL and Qwen2.5-VL, preprocessor_config.json"
+    ),
+    _family(
+        r"qwen-?3-?vl",
+        partial(formulas.merged_patches, factor=32, most_px=16_777_216, least_px=65_536),
+        "Qwen3-VL, preprocessor_config.json",
+    ),
+    # The processor counts a picture as two frames, so its bounds are half of what they say.
+    _family(
+        r"glm-4\.[156]v", partial(_QWEN, most_px=5_880_000, least_px=6272), "transformers, image processor of glm4v"
+    ),
+    _family(r"gpt-(4\.1|5(\.4)?)-mini", partial(formulas.openai_patches, budget=1536, multiplier=1.62), _OPENAI),
+    _family(r"gpt-(4\.1|5(\.4)?)-nano", partial(formulas.openai_patches, budget=1536, multiplier=2.46), _OPENAI),
+    _family(r"\bo4-mini", partial(formulas.openai_patches, budget=1536, multiplier=1.72), _OPENAI),
+    _family(r"gpt-4o-mini", partial(formulas.openai_tiles, base=2833, per_tile=5667), _OPENAI, _TILE_PX),
+    _family(r"gpt-4(o|\.1|\.5)", partial(formulas.openai_tiles, base=85, per_tile=170), _OPENAI, _TILE_PX),
+    _family(r"gpt-5(?!\.)", partial(formulas.openai_tiles, base=70, per_tile=140), _OPENAI, _TILE_PX),
+    _family(r"\bo[13]\b(?!-mini)", partial(formulas.openai_tiles, base=75, per_tile=150), _OPENAI, _TILE_PX),
+    _family(
+        r"claude-(opus|sonnet|haiku|fable|mythos)-?(4[.-][7-9]|[5-9])(?!\d)",
+        partial(formulas.claude, longest_px=2576, most_tokens=4784),
+        _CLAUDE,
+    ),
+    _family(r"claude", partial(formulas.claude, longest_px=1568, most_tokens=1568), _CLAUDE),
+    _family(
+        r"gemini-(1\.5|2\.[05])", formulas.gemini_tiles, "Google, Gemini API and Vertex AI, image understanding, tokens"
+    ),
+    _family(r"gemini-3", lambda _width, _height: 1120, "Google, Gemini API, media resolution, default", _ANY_PX),
+    _family(r"gemma-?3n", lambda _width, _height: 256, "Google, Gemma, vision, token cost", (768, 768)),
+    _family(r"gemma-?3", lambda _width, _height: 256, "Google, Gemma, vision, token cost", (896, 896)),
+    _family(r"pixtral", partial(formulas.pixtral, patch=16, longest_px=1024), "transformers, processor of pixtral"),
+    _family(
+        r"mistral-small-(3\.[12]|250[36])",
+        partial(formulas.pixtral, patch=28, longest_px=1540),
+        "Mistral Small 3.1, processor_config.json",
+    ),
+    _family(
+        r"internvl-?(2|3)", partial(formulas.dynamic_tiles, tile=448, per_tile=256, most=12), "vLLM, model internvl"
+    ),
+    _family(r"minicpm-[vo]", formulas.minicpm, "MiniCPM-V 2.6, image processor"),
+    _family(r"phi-?3-vision", formulas.phi3, "vLLM, model phi3v", (1008, 1680)),
+    _family(r"llava-?(v?1\.6|next)", formulas.llava_next, "transformers, processor of llava_next", (336, 672)),
+    _family(r"llava-?v?1\.5", lambda _width, _height: 576, "transformers, processor of llava", (336, 336)),
+    _family(r"\bneva|video-neva", lambda _width, _height: 256, "NeMo, Video NeVA, image_token_len", (224, 224)),
 )
 """The first pattern found in the model's name decides."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a server was seen to count for one picture of a model that no formula is known for."""
+
+    width: int
+    """Pixels, like `height`."""
+    height: int
+    tokens: int
+
+    def image_tokens(self, width: int, height: int) -> int:
+        """What another picture should cost: as much, and more in proportion where it has more pixels.
+
+        Where a server counts tiles, a smaller picture costs no less; where it counts patches, it does. So this errs
+        on the dear side for small ones, and is right for frames brought to the size that was measured.
+        """
+        return math.ceil(self.tokens * max(1.0, width * height / (self.width * self.height)))
+
+
 def image_tokens(model: str, width: int, height: int) -> int | None:
-    """Tokens one image of this size costs on this model; None if the model is unknown."""
-    family = _find(model)
+    """Tokens one picture of this size costs on this model; None if the model is unknown."""
+    family = family_of(model)
     return None if family is None else family.formula(width, height)
 
 
 def fit_size(model: str, width: int, height: int) -> Size:
-    """The largest size, aspect kept and never enlarged, that costs one tile, or the patch budget, on this model."""
-    family = _find(model)
+    """The largest size, aspect kept and never enlarged, that costs one tile, or the patch budget, on this model.
+
+    A shape that costs more than the budget at any size is sent at the largest size that costs no more than its least.
+    """
+    family = family_of(model)
     if family is None:
         return within(width, height, (UNKNOWN_MODEL_BOX_PX, UNKNOWN_MODEL_BOX_PX))
     if family.box_px is not None:
@@ -137,20 +154,24 @@ def within(width: int, height: int, box: Size) -> Size:
 
 
 @lru_cache(maxsize=64)
-def _find(model: str) -> Family | None:
+def family_of(model: str) -> Family | None:
+    """How the model of this name counts; None if nobody knows."""
     return next((family for family in FAMILIES if family.pattern.search(model)), None)
 
 
 @lru_cache(maxsize=1024)
 def _within_budget(formula: Formula, width: int, height: int) -> Size:
-    """Bisects the width; token formulas do not fall as an image grows at a fixed aspect, but for rounding."""
-    if formula(width, height) <= PATCH_BUDGET_TOKENS:
+    """Bisects the longer side; token formulas do not fall as an image grows at a fixed aspect, but for rounding."""
+    longest = max(width, height)
+    least = formula(*within(width, height, (LEAST_SIDE_PX, LEAST_SIDE_PX)))
+    budget = max(PATCH_BUDGET_TOKENS, least)
+    if formula(width, height) <= budget:
         return width, height
-    low, high = 1, width
+    low, high = min(LEAST_SIDE_PX, longest), longest
     while high - low > 1:
         middle = (low + high) // 2
-        if formula(middle, max(1, height * middle // width)) <= PATCH_BUDGET_TOKENS:
+        if formula(*within(width, height, (middle, middle))) <= budget:
             low = middle
         else:
             high = middle
-    return low, max(1, height * low // width)
+    return within(width, height, (low, low))

@@ -8,7 +8,15 @@ from engine.config import BrakeConfig
 from engine.errors import AuthRejected, RunError, TooManyFailures
 from engine.types import Failure, FailureKind, Record, Reply
 
-_OWN_KINDS = frozenset({FailureKind.BAD_ROW, FailureKind.INVALID_ID, FailureKind.MEDIA_LIMIT, FailureKind.POISON_MEDIA})
+_OWN_KINDS = frozenset(
+    {
+        FailureKind.BAD_ROW,
+        FailureKind.INVALID_ID,
+        FailureKind.MEDIA_LIMIT,
+        FailureKind.BAD_MEDIA,
+        FailureKind.POISON_MEDIA,
+    }
+)
 """Failures that say something of the row; however many there are, they cost nothing."""
 
 

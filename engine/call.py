@@ -31,6 +31,7 @@ from engine.lengths import LEAST_TOKENS
 from engine.link import Link
 from engine.ports import EncodeAgain, Reader
 from engine.probe import Prober
+from engine.sharing import Sharing
 from engine.stop import Stop
 from engine.types import Answer, Failure, FailureKind, Fix, Record, Reduction, Reply, Request
 
@@ -61,6 +62,7 @@ class CallStage:
         gate: where rows wait.
         reader: reads labels from the text of a reply.
         encode_again: makes the request of a row anew, smaller.
+        sharing: which requests are sent at all.
         stop: the run's early end.
         rng: source of jitter.
     """
@@ -73,6 +75,7 @@ class CallStage:
         gate: Gate,
         reader: Reader,
         encode_again: EncodeAgain,
+        sharing: Sharing,
         stop: Stop,
         rng: random.Random,
     ) -> None:
@@ -80,6 +83,7 @@ class CallStage:
         self._gate = gate
         self._reader = reader
         self._encode_again = encode_again
+        self._sharing = sharing
         self._retry = config.retry
         self._stop = stop
         self._rng = rng
@@ -95,12 +99,28 @@ class CallStage:
                 async with anyio.create_task_group() as probes:
                     self._attempts.probes = probes
                     async with anyio.create_task_group() as rows:
+                        rows.start_soon(self._share, rows, sink)
                         async for item in source:
-                            if isinstance(item, Record):
-                                await sink.put(item)
-                            elif not self._stop.asked:
-                                await self._start(rows, item, sink)
+                            await self._take(rows, item, sink)
+                            if self._sharing.full:
+                                await self._sharing.room()
+                        self._sharing.close()
                     probes.cancel_scope.cancel()
+
+    async def _take(self, rows: anyio.abc.TaskGroup, item: Request | Record, sink: Link[Record]) -> None:
+        if isinstance(item, Record):
+            await sink.put(item)
+        elif not self._stop.asked:
+            met = self._sharing.meet(item)
+            if isinstance(met, Record):
+                await sink.put(met)
+            elif met is not None:
+                await self._start(rows, met, sink)
+
+    async def _share(self, rows: anyio.abc.TaskGroup, sink: Link[Record]) -> None:
+        """Hand on the rows that waited for others, until none can wait any more."""
+        while (item := await self._sharing.released()) is not None:
+            await self._take(rows, item, sink)
 
     async def _start(self, rows: anyio.abc.TaskGroup, request: Request, sink: Link[Record]) -> None:
         """Wait until the row may be held and its first call may start, then give it a task of its own."""
@@ -109,6 +129,7 @@ class CallStage:
             admission = await self._gate.admit(request, None)
         except StoppedError:
             self._gate.close_row(request)
+            self._sharing.left(request.key)
             return
         now = anyio.current_time()
         asking = Asking(
@@ -122,18 +143,22 @@ class CallStage:
         rows.start_soon(self._row, asking, sink)
 
     async def _row(self, asking: Asking, sink: Link[Record]) -> None:
+        key = asking.request.key
         try:
             record = await self._finish(asking)
         except StoppedError:
             self.counters.unfinished += 1
+            self._sharing.left(key)
             return
         except _EndedError as ended:
             record = ended.record
         except anyio.get_cancelled_exc_class():
             self.counters.unfinished += 1
+            self._sharing.left(key)
             raise
         finally:
             self._gate.close_row(asking.request)
+        self._sharing.ended(key, record, asking.request)
         await sink.put(record)
 
     async def _finish(self, asking: Asking) -> Record:
@@ -151,7 +176,13 @@ class CallStage:
                 return asking.brought_up_to_date(kept) or asking.record(_failure(error, poison=asking.poison))
             answer = self._reader.read(reply.text)
             cut = cut_of(reply, answer, max_tokens=asking.max_tokens_used)
-            record = dataclasses.replace(asking.record(reply), answer=answer, truncated=cut is not Cut.NONE)
+            whole = cut is Cut.NONE and answer.error is None
+            record = dataclasses.replace(
+                asking.record(reply),
+                answer=answer,
+                truncated=cut is not Cut.NONE,
+                key=asking.request.key if whole else b"",
+            )
             if cut is not Cut.NONE and await self._tries_again(asking, cut, reply):
                 self.counters.truncated += 1
                 kept = record

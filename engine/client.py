@@ -1,4 +1,4 @@
-"""One HTTP attempt: bytes out, a `Reply` or one error of ours back. The only file of the engine that names aiohttp.
+"""One HTTP attempt: bytes out, a `Reply` or one error of ours back. Only this file and `notices.py` name aiohttp.
 
 Redirects are not followed (a key must not travel on), certificates are always checked, replies are read up to a cap
 and asked for uncompressed, so that a few bytes cannot unfold into gigabytes.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from engine.clouds import NoticeConfig
 from engine.encode import EncodeConfig
 from engine.errors import ConfigError
 from engine.secret import Secret
@@ -204,6 +205,9 @@ class RunConfig:
     brake: BrakeConfig = field(default_factory=BrakeConfig)
     write: WriteConfig = field(default_factory=WriteConfig)
     format: FormatConfig = field(default_factory=FormatConfig)
+    share: bool = True
+    """Whether identical requests are sent once."""
+    notices: NoticeConfig = field(default_factory=NoticeConfig)
 
     def __post_init__(self) -> None:
         if not self.lanes:

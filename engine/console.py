@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -81,7 +82,8 @@ class Panel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        with suppress(OSError):  # the terminal has gone
+            self._live.stop()
 
     def show(self, snapshot: Snapshot) -> None:
         for warning in self._warned.new(snapshot):
@@ -134,6 +136,9 @@ def closing_summary(snapshot: Snapshot, *, out: str) -> str:
         f"  tokens    {_tokens(snapshot)}",
         f"  cost      {money(snapshot)}",
     ]
+    if snapshot.shared:
+        saving = f", saving about {_dollars(snapshot.spared_usd)}" if snapshot.spared_usd else ""
+        lines.append(f"  shared    {snapshot.shared:,} rows shared an answer{saving}")
     if snapshot.unlabelled:
         lines.append(f"  labels    {snapshot.unlabelled:,} answers could not be read as labels (label_error says why)")
     if snapshot.truncated:
@@ -183,13 +188,17 @@ def money(snapshot: Snapshot) -> str:
     """Dollars so far, and what is not in them."""
     if snapshot.unpriced_calls and snapshot.cost_usd == 0:
         return "unknown (no price; set --price-in and --price-out)"
-    text = f"${snapshot.cost_usd:,.4f}" if snapshot.cost_usd < 1 else f"${snapshot.cost_usd:,.2f}"
+    text = _dollars(snapshot.cost_usd)
     if snapshot.unpriced_calls:
         text += f" + {snapshot.unpriced_calls:,} calls without a price"
     if snapshot.unknown_calls:
         most = f", at most ${snapshot.unknown_usd:,.4f}" if snapshot.unknown_usd else ""
         text += f" + {snapshot.unknown_calls:,} calls of unknown cost{most}"
     return text
+
+
+def _dollars(amount: float) -> str:
+    return f"${amount:,.4f}" if amount < 1 else f"${amount:,.2f}"
 
 
 def printable(text: str) -> str:

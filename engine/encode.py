@@ -21,7 +21,7 @@ import anyio
 from engine.errors import ConfigError, EncoderBroken
 from engine.link import Link
 from engine.ports import Encoder
-from engine.process import WorkerDiedError, WorkerProcess, pack, pack_encoder
+from engine.process import REAP_S, WorkerDiedError, WorkerProcess, pack, pack_encoder
 from engine.types import Failure, FailureKind, Record, Reduction, Request, Row
 
 HELD_BATCHES = 2
@@ -46,6 +46,8 @@ class EncodeConfig:
     """Address space of one worker."""
     batch_rows: int = 16
     """Rows handed over at once; fewer messages for small rows, more even work for large ones."""
+    variables: tuple[str, ...] = ()
+    """Names of the environment that workers are told besides the few that Python needs."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -92,8 +94,11 @@ class EncoderPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        until_s = anyio.current_time() + REAP_S
+        for worker in self._alive:
+            worker.kill(reap_s=0.0)
         for worker in tuple(self._alive):
-            self._bury(worker)
+            self._bury(worker, reap_s=max(0.0, until_s - anyio.current_time()))
 
     async def encode_stage(self, source: Link[list[Row | Record]], sink: Link[Request | Record]) -> None:
         """Encode until the source ends. Records pass through untouched; the order is free.
@@ -144,13 +149,13 @@ class EncoderPool:
         )
 
     def start_worker(self) -> WorkerProcess:
-        worker = WorkerProcess(self._encoder)
+        worker = WorkerProcess(self._encoder, variables=self._config.variables)
         self._alive.add(worker)
         return worker
 
-    def _bury(self, worker: WorkerProcess) -> None:
+    def _bury(self, worker: WorkerProcess, *, reap_s: float = REAP_S) -> None:
         self._alive.discard(worker)
-        worker.close()
+        worker.close(reap_s=reap_s)
 
     async def lost(self, worker: WorkerProcess, error: WorkerDiedError) -> None:
         """Bury a worker that failed, and judge whether it makes sense to start another."""

@@ -21,8 +21,8 @@ EngineError
     ├── BudgetSpent         the cost ceiling
     ├── ProviderDown        no lane has answered for as long as the user wants to wait, or will today
     ├── ResumeMismatch      the folder holds a run with other settings or another input
-    ├── FolderInUse         another process writes there, or it cannot be created
-    ├── SinkBroken          the disk failed, or committed bytes are missing
+    ├── FolderInUse         another process writes there, it cannot be created, or its disk cannot hold a run
+    ├── SinkBroken          the disk failed, the folder has gone from its place, or committed bytes are missing
     └── EncoderBroken       no worker process can be kept alive
 """
 
@@ -190,11 +190,11 @@ class ResumeMismatch(RunError):
 
 
 class FolderInUse(RunError):
-    """Another process holds the run folder, it holds a run already, or it cannot be created."""
+    """Another process holds the run folder, it holds a run already, or it or its disk cannot be written as a run is."""
 
 
 class SinkBroken(RunError):
-    """Writing failed, or bytes that were committed are no longer there."""
+    """Writing failed, the folder has gone from its place, or bytes that were committed are no longer there."""
 
 
 class EncoderBroken(RunError):

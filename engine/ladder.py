@@ -59,19 +59,23 @@ def smaller(request: Request, error: RequestTooLarge, *, answer_tokens: int) -> 
             return replace(held, max_frames=error.limit)
         return _fewer(load, held) or _smaller_frames(load, held)
     spared = _tokens_too_many(error, answer_tokens)
-    if spared is None:
-        return _fewer(load, held) or _smaller_frames(load, held) or _shorter(load, held, keep=0.5)
+    step = None if spared is None else _by_numbers(request, load, held, spared=spared, counted=error.counted)
+    # Where no part alone is enough, everything becomes less in turn, by halves.
+    return step or _fewer(load, held) or _smaller_frames(load, held) or _shorter(load, held, keep=0.5)
+
+
+def _by_numbers(request: Request, load: Load, held: Reduction, *, spared: int, counted: int | None) -> Reduction | None:
+    """As little as the server's numbers ask for. Once for each part: where that did not do, they are no guide."""
     frame_tokens = sum(note.tokens or 0 for note in request.media)
-    if load.frames > 1 and spared < frame_tokens:
+    if load.frames > 1 and spared < frame_tokens and held.max_frames is None:
         most = math.floor(load.frames * (1 - spared / frame_tokens))
         return replace(held, max_frames=min(load.frames - 1, max(1, most)))
-    if load.frames and spared < frame_tokens and (step := _smaller_frames(load, held)):
+    if load.frames == 1 and spared < frame_tokens and (step := _smaller_frames(load, held)):
         return step
-    text_tokens = max(1, (error.counted or request.est_tokens) - frame_tokens)
-    if spared < text_tokens and (step := _shorter(load, held, keep=TEXT_MARGIN * (1 - spared / text_tokens))):
-        return step
-    # Neither alone is enough: everything becomes less at once, by halves.
-    return _fewer(load, held) or _smaller_frames(load, held) or _shorter(load, held, keep=0.5)
+    text_tokens = max(1, (counted or request.est_tokens) - frame_tokens)
+    if spared >= text_tokens or held.max_text_chars is not None:
+        return None
+    return _shorter(load, held, keep=TEXT_MARGIN * (1 - spared / text_tokens))
 
 
 def _tokens_too_many(error: RequestTooLarge, answer_tokens: int) -> int | None:

@@ -13,6 +13,9 @@ from typing import Any
 
 from engine.types import Usage
 
+IN_FLIGHT, RESERVED = "in_flight", "reserved_usd"
+"""How many calls were on their way, and what they could cost at most. A life that closes leaves none."""
+
 
 class Books:
     """Money and tokens of one run.
@@ -38,18 +41,25 @@ class Books:
             completion_tokens=int(said.get("completion_tokens", 0)),
             cached_tokens=int(said.get("cached_tokens", 0)),
         )
+        # An earlier life did not live to see what became of these.
+        self.unknown_calls += int(said.get(IN_FLIGHT, 0))
+        self.unknown_usd += float(said.get(RESERVED, 0.0))
         self.reserved_usd = 0.0
+        self._in_flight = 0
 
     def reserve(self, worst_usd: float) -> bool:
         """Set aside what a call may cost at most; False if that could pass the ceiling."""
         if self.cost_usd + self.unknown_usd + self.reserved_usd + worst_usd > self._ceiling:
             return False
         self.reserved_usd += worst_usd
+        self._in_flight += 1
         return True
 
     def free(self, worst_usd: float) -> None:
         """A call ended without being charged."""
-        self.reserved_usd = max(0.0, self.reserved_usd - worst_usd)
+        self._in_flight = max(0, self._in_flight - 1)
+        # What is left of sums of fractions is no call's.
+        self.reserved_usd = max(0.0, self.reserved_usd - worst_usd) if self._in_flight else 0.0
 
     def charged(self, worst_usd: float, usage: Usage, cost_usd: float | None) -> None:
         """A call ended and said what it took; `cost_usd` is None without a price."""
@@ -67,7 +77,7 @@ class Books:
         self.unknown_usd += worst_usd
 
     def as_json(self) -> dict[str, float]:
-        """For the next life; calls in flight are not in it."""
+        """For the next life, which counts those in flight as unknown: they may have been charged."""
         return {
             "cost_usd": self.cost_usd,
             "unknown_usd": self.unknown_usd,
@@ -76,4 +86,6 @@ class Books:
             "prompt_tokens": self.usage.prompt_tokens,
             "completion_tokens": self.usage.completion_tokens,
             "cached_tokens": self.usage.cached_tokens,
+            IN_FLIGHT: self._in_flight,
+            RESERVED: self.reserved_usd,
         }

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from engine.types import Answer, Record, Reply, Request, Row
+from engine.types import Answer, Known, Record, Reply, Request, Row
 
 
 class Encoder(Protocol):
@@ -46,6 +46,17 @@ class Reader(Protocol):
         """The head of a request, as in `Request.head`, that asks a model to put this answer into its right form.
 
         It holds the text alone, no frames. None if no such request makes sense.
+        """
+        ...
+
+
+class Answers(Protocol):
+    """Remembers whole answers by the keys of their requests. Never the truth: what it forgets is asked for again."""
+
+    def find(self, key: bytes) -> Known | None:
+        """The answer to a request with this key, if there is one; raises nothing and does not wait.
+
+        One that is said to be a row's is in the sink, and safe.
         """
         ...
 

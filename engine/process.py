@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import orjson
 
 from engine.ports import Encoder
 from engine.types import Failure, FailureKind, MediaNote, Record, Request, Row
-from engine.worker import ACK, ARENA_BYTES, BATCH, CURRENT_ROW, FRAME, MESSAGE, STARTING
+from engine.worker import ACK, ARENA_BYTES, BATCH, CURRENT_ROW, FRAME, MESSAGE, STARTING, STOP_SIGNALS
 
 PASSED_ON = frozenset({"PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "VIRTUAL_ENV"})
 """All that a worker learns of the parent's environment; keys are not among it."""
@@ -30,6 +30,7 @@ MAX_BLOB_BYTES = 512 << 20
 STDERR_BYTES = 4096
 READ_BYTES = 1 << 18
 REAP_S = 2.0
+"""A process that the disk holds takes longer to die; it is left to the system."""
 
 
 class WorkerDiedError(Exception):
@@ -51,13 +52,15 @@ class Frame:
 class WorkerProcess:
     """Owns a process, its socket, its arena and its stderr. `close()` leaves nothing of them."""
 
-    def __init__(self, encoder: bytes) -> None:
+    def __init__(self, encoder: bytes, *, variables: Iterable[str] = ()) -> None:
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         arena_fd = _anonymous_file(ARENA_BYTES)
         self._stderr, stderr_fd = os.pipe()
         # A full pipe must not stop a noisy C library; what does not fit is lost.
         os.set_blocking(stderr_fd, False)
+        # What is blocked here stays so in the child, from its first instruction to its last.
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             self._arena = mmap.mmap(arena_fd, ARENA_BYTES)
             self._arena[: CURRENT_ROW.size] = CURRENT_ROW.pack(STARTING)
@@ -67,9 +70,10 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr_fd,
-                env=_environment(),
+                env=_environment(variables),
             )
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
             theirs.close()
             os.close(arena_fd)
             os.close(stderr_fd)
@@ -128,15 +132,16 @@ class WorkerProcess:
         """Whether the process ever got as far as waiting for rows."""
         return self.current_row() != STARTING
 
-    def kill(self) -> None:
+    def kill(self, *, reap_s: float = REAP_S) -> None:
         """End the process, at once, and reap it; what it last said of itself can still be read."""
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
-        self._process.wait(REAP_S)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(reap_s)
 
-    def close(self) -> None:
+    def close(self, *, reap_s: float = REAP_S) -> None:
         """Kill the process and give everything back."""
-        self.kill()
+        self.kill(reap_s=reap_s)
         self._socket.close()
         self._arena.close()
         os.close(self._stderr)
@@ -250,6 +255,7 @@ def _outcome(item: dict[str, Any], expected: dict[int, Row], blobs: _Blobs) -> R
         media=tuple(_media(note) for note in item["media"]),
         degraded=tuple(_text(code) for code in item["degraded"]),
         made_of=row,
+        key=bytes.fromhex(item["key"]),
     )
 
 
@@ -277,8 +283,9 @@ def _text(value: Any) -> str:
     return value
 
 
-def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name in PASSED_ON}
+def _environment(variables: Iterable[str]) -> dict[str, str]:
+    passed_on = PASSED_ON.union(variables)
+    kept = {name: value for name, value in os.environ.items() if name in passed_on}
     return kept | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
 
 

@@ -14,8 +14,8 @@ has arrived is committed. An error that ends the run takes the same path.
 from __future__ import annotations
 
 import random
-import signal
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count, filterfalse
 from typing import Any
@@ -33,7 +33,10 @@ from engine.lanes import Lanes
 from engine.link import Link
 from engine.marks import Marks
 from engine.money import Books
-from engine.ports import Client, Reader, Sink
+from engine.notices import watch_for_notices
+from engine.ports import Answers, Client, Reader, Sink
+from engine.sharing import Sharing
+from engine.signals import Signals
 from engine.source import RowReader
 from engine.space import Space
 from engine.stats import CallSnapshot, EncodeSnapshot, Pace, Pressure, Snapshot, Watcher
@@ -54,7 +57,6 @@ GROWN = (
     "The input has grown since it was first read; what was added is not part of this run. "
     "To go on with the new rows too: --resume --extend"
 )
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,11 @@ class Parts:
     reader: Reader
     sink: Sink
     watchers: Sequence[Watcher] = ()
+    signals: Signals | None = None
+    """None has the run hear them itself, from its start to its end."""
     rng: random.Random
+    answers: Sequence[Answers] = ()
+    """Where answers of earlier are looked for, in this order."""
     input_identity: Mapping[str, Any] | None = None
     """What `describe_input` gave when the run was opened; None if nobody watches whether the input changes."""
 
@@ -88,17 +94,24 @@ class Run:
         self._gate = Gate(self._lanes, room=self._room, brake=config.brake, stop=self.stop)
         self._space = Space(parts.sink, self._gate, self._room, stop=self.stop, max_wait_s=config.brake.max_outage_s)
         parts.pool.most_images = self._lanes.most_images
+        self._sharing = Sharing(parts.answers, reader=parts.reader, on=config.share)
         self._call = CallStage(
             config,
             lanes=self._lanes,
             gate=self._gate,
             reader=parts.reader,
             encode_again=parts.pool.encode_again,
+            sharing=self._sharing,
             stop=self.stop,
             rng=parts.rng,
         )
         self._write = WriteStage(
-            sink=parts.sink, write=config.write, brake=config.brake, stop=self.stop, learnt=self._learnt
+            sink=parts.sink,
+            write=config.write,
+            brake=config.brake,
+            stop=self.stop,
+            learnt=self._learnt,
+            acknowledged=self._sharing.acknowledged,
         )
         self._rows = Link[list[Row | Record]](ROW_BATCHES)
         self._requests = Link[Request | Record](READY_REQUESTS)
@@ -132,6 +145,7 @@ class Run:
                 group.start_soon(self._space.watch)
                 group.start_soon(self._watch)
                 group.start_soon(self._obey_signals)
+                group.start_soon(self._heed_notices)
                 group.start_soon(self._wake_on_stop)
                 async with anyio.create_task_group() as stages:
                     stages.start_soon(self._feed)
@@ -170,6 +184,8 @@ class Run:
             failed=written.failed,
             truncated=written.truncated,
             unlabelled=written.unlabelled,
+            shared=written.shared,
+            spared_usd=written.spared_usd,
             rows_per_s=pace,
             eta_s=left / pace if pace > 0 else None,
             usage=self._books.usage,
@@ -276,9 +292,14 @@ class Run:
         return learnt
 
     async def _obey_signals(self) -> None:
-        with anyio.open_signal_receiver(*STOP_SIGNALS) as received:
-            async for number in received:
-                self.stop.ask(signal.Signals(number).name)
+        with ExitStack() as own:
+            signals = self._parts.signals or own.enter_context(Signals())
+            signals.hand_over(drain_s=self._config.write.drain_s)
+            async for number in signals:
+                self.stop.ask(number.name)
+
+    async def _heed_notices(self) -> None:
+        await watch_for_notices(self._config.notices, stop=self.stop, note=self.notes.append)
 
     async def _watch(self) -> None:
         while True:
@@ -289,4 +310,6 @@ class Run:
         """Hand the present snapshot to every watcher."""
         snapshot = self.snapshot()
         for watcher in self._parts.watchers:
-            watcher.show(snapshot)
+            # A terminal or a log that has gone ends nothing.
+            with suppress(OSError):
+                watcher.show(snapshot)

@@ -67,6 +67,10 @@ class Snapshot:
     failed: int
     truncated: int
     unlabelled: int
+    shared: int
+    """Results that are the answer to another row's call, or from the cache."""
+    spared_usd: float
+    """What calls of their own would have cost those, as far as it is known."""
     rows_per_s: float
     eta_s: float | None
     usage: Usage

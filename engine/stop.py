@@ -21,6 +21,7 @@ class Stop:
         self._event = anyio.Event()
         self._scopes: list[anyio.CancelScope] = []
         self._deadline = math.inf
+        self._signal_due = False
         self.reason: str | None = None
         """What asked first, for the closing message; None while the run goes on."""
         self.error: EngineError | None = None
@@ -30,13 +31,20 @@ class Stop:
     def asked(self) -> bool:
         return self.reason is not None
 
-    def ask(self, reason: str, *, error: EngineError | None = None) -> None:
-        """Ask for an orderly end; the second time, for an immediate one."""
+    def ask(self, reason: str, *, error: EngineError | None = None, is_notice: bool = False) -> None:
+        """Ask for an orderly end; the second time, for an immediate one.
+
+        A notice that the machine will be taken away hurries nobody, and neither does the signal that the machine itself
+        sends after it: both speak of one and the same end.
+        """
         now = anyio.current_time()
         if self.reason is None:
             self.reason, self.error = reason, error
             self._deadline = now + self._drain_s
-        elif error is None:
+            self._signal_due = is_notice
+        elif self._signal_due and error is None:
+            self._signal_due = False
+        elif error is None and not is_notice:
             self._deadline = now
         for scope in self._scopes:
             scope.deadline = min(scope.deadline, self._deadline)

@@ -17,6 +17,10 @@ class FailureKind(StrEnum):
     """The id cannot name a folder inside the media root."""
     MEDIA_LIMIT = "media_limit"
     """A picture or video is larger than a decoder is allowed to open."""
+    MEDIA_UNREADABLE = "media_unreadable"
+    """The row's media may be there, but its disk, archive or storage did not let it be read."""
+    BAD_MEDIA = "bad_media"
+    """There is no text, and no picture can be had from the frames or the video."""
     POISON_MEDIA = "poison_media"
     """Encoding this row killed or hung a worker process twice."""
     ENCODE = "encode"
@@ -131,6 +135,8 @@ class Request:
     """What this row lost on the way, as codes for the result line."""
     made_of: Row | None = None
     """The row itself, for making the request again, smaller; None where that cannot be."""
+    key: bytes = b""
+    """The same for requests that are the same to the byte; empty for one that is sent whatever others are."""
 
     @property
     def n_bytes(self) -> int:
@@ -201,6 +207,28 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A whole answer that a request with the same key got before."""
+
+    row: int | None
+    """The row of this run that got it; None if it was another run."""
+    reply: Reply
+    max_tokens_used: int
+    cost_usd: float | None
+    """What it cost then; None if that is unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """Whose answer a row has that no call was made for."""
+
+    row: int | None
+    """A row of this run; None if the answer is from the cache."""
+    spared_usd: float | None
+    """What a call of its own would have cost, by what that answer did; None if unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """How a row ended."""
 
@@ -222,3 +250,7 @@ class Record:
     """Attempts that may have been charged and reported no usage."""
     media: tuple[MediaNote, ...] = ()
     degraded: tuple[str, ...] = ()
+    key: bytes = b""
+    """The key of the request that was answered, if the answer is whole; empty if it is not to be given to others."""
+    shares: Shares | None = None
+    """Whose answer it is, if it is another row's."""

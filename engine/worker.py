@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import mmap
 import os
 import pickle
@@ -45,8 +46,14 @@ FLUSH_BYTES = 64 << 10
 FLUSH_S = 0.005
 """Results wait for company no longer than this: a slow row is sent at once, fast ones share a frame."""
 MAX_FILES = 256
+ROW_CPU_S = 120
+"""No row takes so much of a processor; should the parent be unable to end the process, the kernel does."""
+KEY_BYTES = 16
+"""Among ten million requests two that differ share such a key once in 10^24 runs."""
 OOM_SCORE = "500"
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""A terminal and many a supervisor send them to workers too; they are the parent's to judge."""
 
 
 class Ring:
@@ -94,6 +101,7 @@ class Worker:
                 self._hear()
             for row in self._batches.popleft():
                 self._ring.mark(row.row)
+                allow_cpu(ROW_CPU_S)
                 self._say(row, _outcome(encoder, row))
                 self._ring.mark(NO_ROW)
             self._flush()
@@ -115,6 +123,7 @@ class Worker:
             "frames": request.n_frames,
             "media": request.media,
             "degraded": request.degraded,
+            "key": key_of(request).hex(),
         }
         if len(request.head) >= ARENA_FROM_BYTES:
             while select.select([self._link], [], [], 0)[0]:
@@ -160,6 +169,13 @@ class Worker:
         return pickle.loads(self._read(length))  # noqa: S301 - as above
 
 
+def allow_cpu(seconds: int) -> None:
+    """From now on, so many seconds of processor time and no more."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    until = int(time.process_time()) + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (until if most == resource.RLIM_INFINITY else min(until, most), most))
+
+
 def _outcome(encoder: Encoder, row: Row) -> Request | RowError:
     try:
         return encoder.encode(row)
@@ -171,30 +187,42 @@ def _outcome(encoder: Encoder, row: Row) -> Request | RowError:
         return RowError(FailureKind.ENCODE, f"{type(error).__name__}: {error}")
 
 
-def confine(parent: int, memory_mb: int) -> None:
-    """Die with the parent, write no files, keep to the memory cap, be the first the kernel kills for memory."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def key_of(request: Request) -> bytes:
+    """What tells its body from every other: 16 bytes of the SHA-256 of head and tail, and of where one ends."""
+    digest = hashlib.sha256(request.head)
+    digest.update(b"%d" % len(request.head))
+    digest.update(request.tail)
+    return digest.digest()[:KEY_BYTES]
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel kill this process when the parent has gone, even while it is stopped or busy."""
     if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit(0)
+
+
+def confine(memory_mb: int) -> None:
+    """Write no files, keep to the memory cap, be the first the kernel kills for memory."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
         resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
-    if os.getppid() != parent:
-        raise SystemExit(0)
 
 
 def main() -> None:
     """Entry of the process; arguments: socket fd, arena fd, parent pid."""
     link_fd, arena_fd, parent = map(int, sys.argv[1:4])
+    end_with(parent)
     with socket.socket(fileno=link_fd) as link, mmap.mmap(arena_fd, ARENA_BYTES) as arena:
         worker = Worker(link, arena)
         encoder, memory_mb = worker.first_message()
-        confine(parent, memory_mb)
+        confine(memory_mb)
         with contextlib.suppress(ConnectionError):
             worker.serve(encoder)
 

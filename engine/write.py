@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,19 +30,42 @@ class WriteCounters:
     truncated: int = 0
     unlabelled: int = 0
     """Results whose text could not be read as labels."""
+    shared: int = 0
+    """Results that are the answer to another row's call, or from the cache."""
+    spared_usd: float = 0.0
+    """What calls of their own would have cost those, as far as it is known."""
     degraded: Counter[str] = field(default_factory=Counter)
     commits: int = 0
     commit_s: float = 0.0
 
 
 class WriteStage:
-    """Takes records to the sink. The only shielded work of a run is its last commit."""
+    """Takes records to the sink. The only shielded work of a run is its last commit.
+
+    Args:
+        sink: where records go.
+        write: when they become safe.
+        brake: when the run stops for its failures.
+        stop: asked for then.
+        learnt: what to keep with a commit.
+        acknowledged: told after each commit which rows it made safe.
+    """
 
     def __init__(
-        self, *, sink: Sink, write: WriteConfig, brake: BrakeConfig, stop: Stop, learnt: Callable[[], dict[str, Any]]
+        self,
+        *,
+        sink: Sink,
+        write: WriteConfig,
+        brake: BrakeConfig,
+        stop: Stop,
+        learnt: Callable[[], dict[str, Any]],
+        acknowledged: Callable[[Sequence[int]], None],
     ) -> None:
         self._sink = sink
         self._learnt = learnt
+        self._acknowledged = acknowledged
+        self._put: list[int] = []
+        """Rows of which the sink has a record since the last commit began."""
         self._config = write
         self._stop = stop
         self._due = anyio.Event()
@@ -65,6 +88,7 @@ class WriteStage:
         config, counters = self._config, self.counters
         async for record in source:
             self._sink.put(record)
+            self._put.append(record.row)
             self._count(record)
             if (error := self.brake.judge(record)) is not None and not self._stop.asked:
                 self._stop.ask(str(error), error=error)
@@ -88,7 +112,9 @@ class WriteStage:
     async def _commit(self) -> None:
         started = anyio.current_time()
         self._sink.learnt.update(self._learnt())
+        rows, self._put = self._put, []
         await to_thread.run_sync(self._sink.commit)
+        self._acknowledged(rows)
         self.counters.commits += 1
         self.counters.commit_s += anyio.current_time() - started
         self._committed.set()
@@ -101,5 +127,9 @@ class WriteStage:
         counters.degraded.update(code.partition(":")[0] for code in record.degraded)
         if isinstance(record.outcome, Failure):
             counters.failed += 1
-        elif record.answer is not None and record.answer.error is not None:
+            return
+        if record.shares is not None:
+            counters.shared += 1
+            counters.spared_usd += record.shares.spared_usd or 0.0
+        if record.answer is not None and record.answer.error is not None:
             counters.unlabelled += 1

@@ -16,8 +16,11 @@ SPEED = Group("How fast", sort_key=5)
 TOKENS = Group("Tokens and retries", sort_key=6)
 BRAKES = Group("When to stop", sort_key=7)
 OUTPUT = Group("What to write", sort_key=0)
+ESTIMATE = Group("What to reckon with", sort_key=0)
 
 Switch = Parameter(negative=())
+NOT_GIVEN = Path()
+"""In the place of a path that may be left out."""
 
 
 @Parameter(name="*")
@@ -54,12 +57,25 @@ class RunFlags:
     """Leave out so many rows at the beginning."""
     limit: Annotated[int, Parameter(group=INPUT)] = 0
     """Read at most so many rows; 0 reads all."""
-    frames_dir: Annotated[Path | None, Parameter(group=MEDIA)] = None
-    """Holds one folder of frame_0.jpg, frame_1.jpg ... per id. Without it only text is sent."""
+    frames_dir: Annotated[str | None, Parameter(group=MEDIA)] = None
+    """Holds one folder of frame_0.jpg, frame_1.jpg ... per id: a folder, a .tar or .zip file, or an address such as
+    s3://bucket/frames. Without it and --videos only text is sent."""
+    videos: Annotated[str | None, Parameter(group=MEDIA)] = None
+    """Holds ID.mp4, .mov, .webm or .mkv, or the files that a video column names: a folder, a .tar or .zip file, or an
+    address. Looked at for rows without frames."""
+    num_frames: Annotated[int, Parameter(group=MEDIA)] = 8
+    """Frames to take of a video; -1 takes all, as far as --max-frames allows."""
+    sampling: Annotated[Literal["uniform", "neva", "keyframes"], Parameter(group=MEDIA)] = "uniform"
+    """Which: uniform by time, at the middles of equal parts; by number as Video NeVA; keyframes alone, far cheaper."""
+    splice_single_frame: Annotated[Literal["first", "middle", "last"] | None, Parameter(group=MEDIA)] = None
+    """Take this one frame of a video instead."""
     max_frames: Annotated[int, Parameter(group=MEDIA)] = 16
     """At most so many frames a row, evenly thinned."""
     fit: Annotated[str, Parameter(group=MEDIA)] = "tokens"
     """tokens: the largest size that costs no further image tile; WxH in pixels; none: bytes untouched."""
+    probe_tokens: Annotated[bool, Switch, Parameter(group=MEDIA)] = False
+    """Ask the server by two small calls what it counts for a picture, and say if the formula of the model says
+    otherwise; without this only a model that has none is asked about."""
     codebook: Annotated[str, Parameter(group=QUESTIONS)] = "comprehensive"
     """The questions: standard, numeric, comprehensive, numeric-comprehensive, or a TOML file."""
     system_prompt: Annotated[Path | None, Parameter(group=QUESTIONS)] = None
@@ -77,6 +93,10 @@ class RunFlags:
     )
     """How the answer's form is asked for besides the prompt; auto asks for the codebook's JSON schema where the
     provider takes it, which the first rows find out."""
+    share: Annotated[bool, Parameter(group=QUESTIONS)] = True
+    """Send identical requests once and give the answer to all their rows; without, each row is sampled for itself."""
+    cache: Annotated[Path | None, Parameter(group=QUESTIONS)] = None
+    """A folder that keeps answers for other runs, and gives those it has; several runs may use it at once."""
     concurrency: Annotated[int | Literal["auto"], Parameter(group=SPEED)] = "auto"
     """Requests in flight; auto adapts."""
     rpm: Annotated[float | None, Parameter(group=SPEED)] = None
@@ -112,7 +132,10 @@ class RunFlags:
     max_outage: Annotated[str, Parameter(group=BRAKES)] = "6h"
     """Stop when no call has got through for so long: 90s, 30m, 6h, 2d."""
     drain_seconds: Annotated[float, Parameter(group=BRAKES)] = 20.0
-    """How long answers in flight are waited for after the first signal."""
+    """How long answers in flight are waited for after the first signal or a spot notice."""
+    spot_notices: Annotated[Literal["auto", "off", "aws", "gcp", "azure"], Parameter(group=BRAKES)] = "auto"
+    """Stop as after a signal when the cloud says that it takes this machine away; auto asks the cloud that the machine
+    says it stands in."""
     shards: Annotated[int, Parameter(group=OUTPUT)] = 64
     """Output files; row modulo shards names the file."""
     resume: Annotated[bool, Switch, Parameter(group=OUTPUT)] = False
@@ -126,3 +149,34 @@ class RunFlags:
     that were cut off."""
     dry_run: Annotated[bool, Switch, Parameter(group=OUTPUT)] = False
     """Say what would be sent, and for how much; send and write nothing."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateFlags(RunFlags):
+    """What `estimate` is told: all that `run` is, so that one command line becomes the other, and a few numbers.
+
+    The one inheritance beside errors: eighty lines of flags repeated would drift apart.
+    """
+
+    input: Annotated[Path, Parameter(group=INPUT, show_default=False)] = NOT_GIVEN
+    """The rows: .csv, .tsv, .parquet or .jsonl; text also .gz and .zst. Without them: --rows."""
+    out: Annotated[Path, Parameter(group=OUTPUT, show_default=False)] = NOT_GIVEN
+    """A run folder, with --resume: the rows that are done are left out."""
+    sample: Annotated[int, Parameter(group=ESTIMATE)] = 200
+    """Look at so many rows, drawn at random from the whole input; the same ones each time."""
+    rate: Annotated[float | None, Parameter(group=ESTIMATE)] = None
+    """Rows a second that get done, for the time it takes; --rpm and --tpm bound it too."""
+    rows: Annotated[int, Parameter(group=ESTIMATE)] = 0
+    """In the place of --input: so many rows, all alike."""
+    frames: Annotated[int, Parameter(group=ESTIMATE)] = 0
+    """Frames that each of --rows has."""
+    frame_size: Annotated[str, Parameter(group=ESTIMATE)] = ""
+    """Their size in pixels, such as 720x1280."""
+    text_tokens: Annotated[int, Parameter(group=ESTIMATE)] = 0
+    """Tokens of text that each of --rows has, beside the instructions."""
+    json: Annotated[bool, Switch, Parameter(group=ESTIMATE)] = False
+    """Print one JSON object instead of text."""
+
+
+NOTHING_TOLD = EstimateFlags()

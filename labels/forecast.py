@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,15 +11,13 @@ from anyio import to_thread
 from engine.config import PriceConfig
 from engine.encode import EncoderPool
 from engine.lengths import FIRST_TOKENS, Lengths
-from engine.source import RowReader
-from engine.types import Failure, Record, Request, Row
+from engine.types import Failure, Record, Request
 from labels.job import Job
-from sinks.checkpoint import Checkpoint
-from sinks.files import OS_FILES
-from sinks.folder import CHECKPOINT
-from sinks.rows import RowSet
+from labels.sampling import draw
+from labels.survey import with_measured
 
 SAMPLE_ROWS = 32
+SILENT = "Nothing was sent and nothing was written."
 SHOWN_CHARS = 200
 """Of a text in the request that is shown."""
 
@@ -49,6 +45,8 @@ class Forecast:
     price: PriceConfig
     first: str
     """The first request of the sample, pictures shortened."""
+    notes: tuple[str, ...] = ()
+    """What two calls found out about pictures, if they were asked for."""
 
     def text(self) -> str:
         """For a person."""
@@ -59,7 +57,8 @@ class Forecast:
         if known is not None and most is not None:
             cost = f"${known:,.2f} for the prompts, at most ${most:,.2f} with answers of {self.answer_tokens} tokens"
         lines = [
-            "Nothing was sent and nothing was written.",
+            "Nothing was written; two small calls were made." if self.notes else SILENT,
+            *self.notes,
             f"rows      {self.rows:,} to send · {self.done:,} done · {self.unreadable:,} cannot be read",
             f"sample    {self.sample} rows, {self.unsendable} of them could not be encoded",
             f"to        {self.model} at {self.address}",
@@ -80,19 +79,20 @@ async def forecast(job: Job) -> Forecast:
     Raises:
         ConfigError, InputError: as a run would.
     """
-    rows, unreadable, done, sample = await to_thread.run_sync(_read, job)
+    job, notes = await with_measured(job)
+    sample = await to_thread.run_sync(draw, job, SAMPLE_ROWS)
     async with EncoderPool(job.encoder, job.settings.encode) as pool:
-        made = [await pool.encode_again(row) for row in sample]
+        made = [await pool.encode_again(row) for row in sample.drawn]
     requests = [item for item in made if isinstance(item, Request)]
     count = max(1, len(requests))
     lane = job.settings.lanes[0]
     return Forecast(
         model=lane.model,
         address=lane.base_url,
-        rows=rows,
-        unreadable=unreadable,
-        done=done,
-        sample=len(sample),
+        rows=sample.rows,
+        unreadable=sample.unreadable,
+        done=sample.done,
+        sample=len(sample.drawn),
         unsendable=len(made) - len(requests),
         frames=sum(request.n_frames for request in requests) / count,
         prompt_tokens=sum(request.est_tokens for request in requests) / count,
@@ -101,35 +101,8 @@ async def forecast(job: Job) -> Forecast:
         answer_tokens=job.settings.retry.max_tokens or _first_tokens(job),
         price=lane.price,
         first=_shown(requests[0], lane.model) if requests else _why(made),
+        notes=notes,
     )
-
-
-def _read(job: Job) -> tuple[int, int, int, list[Row]]:
-    """Rows to send, rows that cannot be read, rows done, and a sample of the first."""
-    finished = _finished(job.out) if job.resume else None
-    rows = unreadable = 0
-    rng = random.Random(0)
-    sample: list[Row] = []
-    with RowReader(job.settings.source, is_done=lambda row: finished is not None and row in finished) as reader:
-        while batch := reader.next_batch():
-            for item in batch:
-                if isinstance(item, Record):
-                    unreadable += 1
-                    continue
-                rows += 1
-                # Reservoir sampling (Vitter 1985, algorithm R): every row has the same chance, in one pass.
-                if len(sample) < SAMPLE_ROWS:
-                    sample.append(item)
-                elif (at := rng.randrange(rows)) < SAMPLE_ROWS:
-                    sample[at] = item
-    return rows, unreadable, 0 if finished is None else finished.count, sample
-
-
-def _finished(out: Path) -> RowSet:
-    """The rows with a result, as far as the last commits say."""
-    state, commits, _ = Checkpoint(out / CHECKPOINT, OS_FILES).load()
-    del commits
-    return state.results
 
 
 def _first_tokens(job: Job) -> int:

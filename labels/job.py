@@ -6,9 +6,9 @@ import asyncio
 import platform
 import random
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,14 +23,19 @@ from engine.encode import EncoderPool
 from engine.errors import ConfigError
 from engine.inputs import SUMS, compare
 from engine.marks import Marks
-from engine.ports import Reader
+from engine.money import IN_FLIGHT, Books
+from engine.ports import Answers, Client, Reader
 from engine.report import EventsFile, write_report
 from engine.run import OFFSETS, Parts, Run
+from engine.signals import Signals
 from engine.source import describe_input
 from engine.stats import Snapshot, Watcher
 from labels.codebook import Codebook, load_codebook
+from labels.earlier import earlier_answers
+from labels.probe_tokens import book, keep, probe_lane, stored_in, wanted, worst_cost_usd
 from labels.reading import CodebookReader, TextReader
-from sinks.checkpoint import Checkpoint
+from labels.token_audit import Audit, AuditedClient
+from sinks.checkpoint import SPENT, Checkpoint
 from sinks.files import OS_FILES
 from sinks.folder import CHECKPOINT, INPUT, INPUT_BEFORE, MANIFEST, check_same_run, extension_of, read_manifest
 from sinks.shards import ShardSink
@@ -66,6 +71,10 @@ class Job:
     """Whether rows added at the end of the input since the run began are taken in."""
     only: frozenset[str] | None = None
     """Kinds of failed or truncated rows that alone are worked on."""
+    cache: Path | None = None
+    """A folder of answers that runs share."""
+    probe_tokens: bool = False
+    """Whether the server is asked what it counts for a picture even where a formula is known."""
 
 
 def ask_by_codebook(name: str) -> Questions:
@@ -96,8 +105,13 @@ def ask_by_prompt(path: Path) -> Questions:
     return Questions(system_prompt=text, reader=TextReader(), codebook=None, recipe={"codebook": None})
 
 
-def run_job(job: Job, *, say: Callable[[str], None]) -> Snapshot:
+def run_job(job: Job, *, say: Callable[[str], None], signals: Signals | None = None) -> Snapshot:
     """Do the job, or go on with it.
+
+    Args:
+        job: what to do.
+        say: takes what the user should know, in sentences.
+        signals: handed over once rows are about to be asked for; None has the run hear them itself.
 
     Returns:
         The last snapshot, taken after the last commit.
@@ -116,9 +130,15 @@ def run_job(job: Job, *, say: Callable[[str], None]) -> Snapshot:
     ) as sink:
         for note in sink.notes:
             say(note)
+        if left := _left_in_flight(sink):
+            say(
+                f"The last life of this run did not close. {left:,} calls were in flight at its last commit; their "
+                "cost counts as unknown. They, and what was asked after that commit, may be paid for twice."
+            )
         if INPUT_BEFORE in manifest:
             sink.learnt.pop("rows_total", None)
-        return on_loop(_life(job, sink, manifest[INPUT], say=say))
+        with earlier_answers(sink, job.settings, out=job.out, cache=job.cache, say=say) as answers:
+            return on_loop(_life(job, sink, manifest[INPUT], answers=answers, say=say, signals=signals))
 
 
 def _manifest(job: Job) -> dict[str, Any]:
@@ -150,8 +170,19 @@ def _learnt(out: Path) -> dict[str, Any]:
     return state.learnt
 
 
-async def _life(job: Job, sink: ShardSink, identity: Mapping[str, Any], *, say: Callable[[str], None]) -> Snapshot:
+async def _life(
+    job: Job,
+    sink: ShardSink,
+    identity: Mapping[str, Any],
+    *,
+    answers: Sequence[Answers],
+    say: Callable[[str], None],
+    signals: Signals | None,
+) -> Snapshot:
     """One life of the run."""
+    left = _left_in_flight(sink)
+    job = await _measured(job, sink, say=say)
+    audit = Audit(job.encoder.image_tokens, model=job.encoder.model, say=say)
     with ExitStack() as shown:
         watchers: list[Watcher] = [shown.enter_context(EventsFile(job.out / "events.jsonl"))]
         if sys.stderr.isatty():
@@ -161,14 +192,19 @@ async def _life(job: Job, sink: ShardSink, identity: Mapping[str, Any], *, say: 
             watchers.append(PlainLines(sys.stderr))
         async with AsyncExitStack() as opened:
             pool = await opened.enter_async_context(EncoderPool(job.encoder, job.settings.encode))
-            clients = [await opened.enter_async_context(HttpClient(lane)) for lane in job.settings.lanes]
+            clients: list[Client] = []
+            for lane in job.settings.lanes:
+                client = await opened.enter_async_context(HttpClient(lane))
+                clients.append(AuditedClient(client, audit) if lane.model == job.encoder.model else client)
             parts = Parts(
                 pool=pool,
                 clients=clients,
                 reader=job.reader,
                 sink=sink,
                 watchers=watchers,
+                signals=signals,
                 rng=random.Random(),
+                answers=answers,
                 input_identity=identity,
             )
             life = Run(job.settings, parts)
@@ -182,8 +218,32 @@ async def _life(job: Job, sink: ShardSink, identity: Mapping[str, Any], *, say: 
                     write_report(
                         job.out / "report.json",
                         life.snapshot(),
-                        about={"model": _models(job), "out": str(job.out)},
+                        about={"model": _models(job), "out": str(job.out), "left_in_flight": left},
                     )
+
+
+def _left_in_flight(sink: ShardSink) -> int:
+    """Calls that a life which did not close had in flight at its last commit."""
+    return int((sink.learnt.get(SPENT) or {}).get(IN_FLIGHT, 0))
+
+
+async def _measured(job: Job, sink: ShardSink, *, say: Callable[[str], None]) -> Job:
+    """The job, with what its first server counts for a picture where that had to be asked, now or in an earlier life.
+
+    Raises:
+        SinkBroken: what was found cannot be kept.
+    """
+    lane, encoder = job.settings.lanes[0], job.encoder
+    known, measured = stored_in(job.out, encoder.model)
+    books = Books(job.settings.brake.max_cost_usd, sink.learnt.get(SPENT))
+    if wanted(encoder, always=job.probe_tokens) and not known and books.reserve(worst_cost_usd(lane)):
+        probe = await probe_lane(lane)
+        book(probe, lane, books)
+        sink.learnt[SPENT] = books.as_json()
+        keep(job.out, probe)
+        say(probe.note())
+        measured = probe.measured
+    return replace(job, encoder=replace(encoder, measured=measured))
 
 
 def _models(job: Job) -> str:

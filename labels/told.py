@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from encoders.chat import ChatEncoder, recipe_of
-from encoders.fit import parse_fit
+from engine.clouds import notice_config
 from engine.config import (
     LOOPBACK,
     ApiConfig,
@@ -31,6 +31,7 @@ from engine.secret import Secret
 from engine.source import SourceConfig
 from labels.flags import RunFlags
 from labels.job import Job, Questions, ask_by_codebook, ask_by_prompt
+from labels.media import media_of, prepared, worker_variables
 
 KEY_VARIABLES = ("TOGETHER_API_KEY", "OPENAI_API_KEY")
 DEFAULT_URL = "https://api.together.xyz/v1"
@@ -47,8 +48,12 @@ class Told:
     notes: tuple[str, ...]
 
 
-def job_of(flags: RunFlags) -> Told:
+def job_of(flags: RunFlags, *, key_needed: bool = True) -> Told:
     """The job these flags ask for.
+
+    Args:
+        flags: what was typed.
+        key_needed: whether calls will be made.
 
     Raises:
         ConfigError: a flag, or a file it names, is wrong.
@@ -61,9 +66,12 @@ def job_of(flags: RunFlags) -> Told:
         raise ConfigError("--extend goes with --resume")
     if flags.only and not flags.resume:
         raise ConfigError("--only goes with --resume")
+    if flags.cache is not None and not flags.share:
+        raise ConfigError("--cache gives rows the answers of others, --no-share forbids it: leave one of them out")
     questions = ask_by_prompt(flags.system_prompt) if flags.system_prompt else ask_by_codebook(flags.codebook)
-    lanes, notes = _lanes(flags)
+    lanes, notes = _lanes(flags, key_needed=key_needed)
     encoder = _encoder(flags, questions, model=lanes[0].model)
+    notes += prepared(encoder.media, flags)
     recipe = {**recipe_of(encoder), **questions.recipe, "response_format": flags.response_format}
     job = Job(
         settings=_settings(flags, lanes, recipe=recipe, response_format=_format(flags, questions)),
@@ -74,16 +82,17 @@ def job_of(flags: RunFlags) -> Told:
         resume=flags.resume,
         retry_failed=flags.retry_failed,
         extend=flags.extend,
+        cache=flags.cache,
         only=frozenset(flags.only) or None,
+        probe_tokens=flags.probe_tokens,
     )
+    cloud = job.settings.notices.cloud
+    if cloud is not None and not flags.dry_run:
+        notes += (f"Watching for spot notices of {cloud.full_name}.",)
     return Told(job=job, notes=notes)
 
 
 def _encoder(flags: RunFlags, questions: Questions, *, model: str) -> ChatEncoder:
-    if flags.frames_dir is not None and not flags.frames_dir.is_dir():
-        raise ConfigError(f"--frames-dir {flags.frames_dir}: no such folder; it holds one folder of frames per id")
-    if flags.max_frames < 1:
-        raise ConfigError("--max-frames must be at least 1; leave --frames-dir out to send text alone")
     extra: dict[str, object] = {"temperature": flags.temperature}
     if flags.top_p is not None:
         extra["top_p"] = flags.top_p
@@ -94,9 +103,7 @@ def _encoder(flags: RunFlags, questions: Questions, *, model: str) -> ChatEncode
     return ChatEncoder(
         model=model,
         system_prompt=questions.system_prompt,
-        fit=parse_fit(flags.fit, model=model),
-        frames_dir=flags.frames_dir,
-        max_frames=flags.max_frames,
+        media=media_of(flags, model=model),
         extra=tuple(extra.items()),
     )
 
@@ -126,7 +133,9 @@ def _settings(
             skip=flags.skip,
             limit=flags.limit,
         ),
-        encode=EncodeConfig(workers=flags.workers if flags.workers is not None else _cores()),
+        encode=EncodeConfig(
+            workers=flags.workers if flags.workers is not None else _cores(), variables=worker_variables(flags)
+        ),
         lanes=lanes,
         recipe=recipe,
         limits=LimitConfig(
@@ -151,10 +160,12 @@ def _settings(
         ),
         write=WriteConfig(drain_s=flags.drain_seconds),
         format=response_format,
+        share=flags.share,
+        notices=notice_config(flags.spot_notices, environment=os.environ),
     )
 
 
-def _lanes(flags: RunFlags) -> tuple[tuple[ApiConfig, ...], tuple[str, ...]]:
+def _lanes(flags: RunFlags, *, key_needed: bool) -> tuple[tuple[ApiConfig, ...], tuple[str, ...]]:
     """The lanes, and a note on each price that was looked up."""
     if flags.endpoint and flags.base_url is not None:
         raise ConfigError("--endpoint takes the place of --base-url: name every address by an --endpoint of its own")
@@ -170,7 +181,7 @@ def _lanes(flags: RunFlags) -> tuple[tuple[ApiConfig, ...], tuple[str, ...]]:
             ApiConfig(
                 base_url=url,
                 model=model,
-                key=_key(flags, url, said),
+                key=_key(flags, url, said) if key_needed else None,
                 allow_plaintext=flags.allow_plaintext,
                 call_timeout_s=flags.per_call_timeout,
                 weight=_number(said, "weight") or 1.0,

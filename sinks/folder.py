@@ -16,12 +16,15 @@ import orjson
 
 from engine.errors import ConfigError, FolderInUse, ResumeMismatch, SinkBroken
 from sinks.files import FILE_MODE, FOLDER_MODE, Files, replace_file
+from sinks.mounts import WAY_OUT, must_be_tried, try_out
 
 FORMAT = 1
 MANIFEST, LOCK = "run.json", "run.lock"
 RESULTS, FAILURES, CHECKPOINT, QUARANTINE = "results", "failures", "checkpoint", "quarantine"
 FOLDERS = (RESULTS, FAILURES, CHECKPOINT, QUARANTINE)
 INPUT, INPUT_BEFORE, REVISION = "input", "input_before", "revision"
+MEASURED = "measured"
+"""What calls at the start of a run found out about the provider."""
 INFORMATIVE = frozenset({"path", "mtime_ns"})
 """Fields of the input that may differ: a file that was moved or touched is the same input."""
 
@@ -31,33 +34,60 @@ def shard_name(folder: str, number: int) -> str:
 
 
 class FolderLock:
-    """The kernel's lock on `run.lock`: gone with the process that holds it, however that ends."""
+    """The kernel's lock on `run.lock`: gone with the process that holds it, however that ends.
+
+    Args:
+        out: the run folder; created if missing.
+
+    Raises:
+        FolderInUse: another process holds it, it cannot be written, or its file system cannot hold a run.
+    """
 
     def __init__(self, out: Path) -> None:
-        path = out / LOCK
+        self._out = out
+        self._fd = -1
         try:
+            untried = must_be_tried(out)
             out.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+            self._fd = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
         except OSError as error:
-            raise FolderInUse(f"the run folder {out} cannot be created or written: {error.strerror}") from error
+            raise FolderInUse(
+                f"the run folder {out} cannot be created or written: {error.strerror}; give an --out that can"
+            ) from error
+        try:
+            self._take(untried=untried)
+        except BaseException:
+            self.release()
+            raise
+
+    def _take(self, *, untried: bool) -> None:
+        out = self._out
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _holder(self._fd)
-            os.close(self._fd)
-            raise FolderInUse(f"the run folder {out} is in use by {holder}; wait for it or stop it first") from None
-        except OSError as error:
-            os.close(self._fd)
             raise FolderInUse(
-                f"the file system of {out} has no locks ({error.strerror}); put --out on a local disk"
-            ) from error
+                f"the run folder {out} is in use by {_holder(self._fd)}; wait for it or stop it first"
+            ) from None
+        except OSError as error:
+            raise FolderInUse(f"the file system of {out} has no locks ({error.strerror}). {WAY_OUT}") from error
+        if untried:
+            try_out(out, lock=LOCK)
         said = {"pid": os.getpid(), "host": socket.gethostname(), "started": _now()}
         try:
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, orjson.dumps(said), 0)
         except OSError as error:
-            os.close(self._fd)
             raise FolderInUse(f"the run folder {out} cannot be written: {error.strerror}") from error
+
+    def lost(self) -> str | None:
+        """Why the path no longer leads to the folder that is held, or None: what is in it is opened by name."""
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._fd), (self._out / LOCK).lstat()):
+                return None
+        return (
+            f"the run folder {self._out} was moved, removed or replaced while the run went on; nothing more was "
+            "written. What was committed is wherever that folder is now: move it back"
+        )
 
     def release(self) -> None:
         if self._fd >= 0:
@@ -120,6 +150,20 @@ def continue_folder(out: Path, manifest: Mapping[str, object], *, resume: bool, 
         except OSError as error:
             raise SinkBroken(f"{out / MANIFEST} cannot be written: {error.strerror}; nothing was changed") from error
     return int(stored["shards"])
+
+
+def note_measured(out: Path, found: Mapping[str, object], *, files: Files) -> None:
+    """Add to what `run.json` says was measured of the provider; only while the folder is held.
+
+    Raises:
+        SinkBroken: it cannot be read or written; what stood there still does.
+    """
+    stored = read_manifest(out)
+    measured = {**stored.get(MEASURED, {}), **found}
+    try:
+        replace_file(files, out / MANIFEST, orjson.dumps(stored | {MEASURED: measured}, option=orjson.OPT_INDENT_2))
+    except OSError as error:
+        raise SinkBroken(f"{out / MANIFEST} cannot be written: {error.strerror}; nothing was changed") from error
 
 
 def extension_of(stored: Mapping[str, Any]) -> dict[str, object]:

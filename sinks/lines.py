@@ -28,6 +28,10 @@ RESULT_KEYS = [
     "degraded",
     "request_id",
 ]
+SHARED = "shared_with"
+"""The last key of a result line whose answer is another row's; other lines do not have it."""
+SHARED_KEYS = [*RESULT_KEYS, SHARED]
+FROM_CACHE = "cache"
 CUT_MARK = b'"truncated":true'
 FAILURE_KEYS = ["row", "meta_id", "kind", "status", "message", "attempt", "usage"]
 
@@ -39,6 +43,12 @@ def line_of(record: Record) -> bytes:
         return orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:
         return orjson.dumps(_replaced(said), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def has_keys(said: Mapping[str, Any], keys: list[str]) -> bool:
+    """Whether an object has the keys of a line, in their order."""
+    found = list(said)
+    return found == keys or (keys is RESULT_KEYS and found == SHARED_KEYS)
 
 
 def row_of(line: bytes, *, keys: list[str]) -> int | None:
@@ -89,7 +99,7 @@ def _said(line: bytes, *, keys: list[str]) -> dict[str, Any] | None:
         said = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(said, dict) or list(said) != keys:
+    if not isinstance(said, dict) or not has_keys(said, keys):
         return None
     row = said["row"]
     return said if type(row) is int and row >= 0 else None
@@ -98,7 +108,7 @@ def _said(line: bytes, *, keys: list[str]) -> dict[str, Any] | None:
 def _result(record: Record) -> dict[str, Any]:
     reply, answer = record.outcome, record.answer
     assert not isinstance(reply, Failure)
-    return {
+    said = {
         "row": record.row,
         "meta_id": record.id,
         "raw": reply.text,
@@ -116,6 +126,9 @@ def _result(record: Record) -> dict[str, Any]:
         "degraded": list(record.degraded) or None,
         "request_id": reply.request_id,
     }
+    if record.shares is not None:
+        said[SHARED] = FROM_CACHE if record.shares.row is None else record.shares.row
+    return said
 
 
 def _failure(record: Record, failure: Failure) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.types import FailureKind
 from sinks.folder import FORMAT
-from sinks.lines import MAX_MESSAGE_CHARS
+from sinks.lines import FROM_CACHE, MAX_MESSAGE_CHARS, SHARED
 
 MAX_SHARDS = 1 << 20
 """More files no folder holds with joy; a damaged number may be anything."""
@@ -23,6 +23,8 @@ def faults_of(said: Mapping[str, Any], *, failed: bool) -> list[str]:
     """What is wrong with the fields of a line that has the right keys."""
     shape = FAILURE_SHAPE if failed else RESULT_SHAPE
     faults = [f"{key} is not what it must be" for key, fits in shape if not fits(said[key])]
+    if SHARED in said and not (_count(said[SHARED]) or said[SHARED] == FROM_CACHE):
+        faults.append(f"{SHARED} is not what it must be")
     if not failed and said["labels"] is not None and said["label_error"] is not None:
         faults.append("there are labels and a label_error")
     return faults

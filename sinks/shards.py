@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Self
 from engine.errors import FolderInUse, SinkBroken
 from engine.ports import SinkStatistics
 from engine.types import Failure, Record
-from sinks.batch import Batch
+from sinks.batch import Answered, Batch
 from sinks.checkpoint import Checkpoint, Commit, State, crc32c, spent_in
 from sinks.choice import Chooser, check_kinds
 from sinks.files import OS_FILES, Files, sync_above, write_all
@@ -76,6 +76,8 @@ class ShardSink:
         self._broken: str | None = None
         self.notes: list[str] = []
         """What recovery did, in sentences."""
+        self.remember: Callable[[Sequence[Answered]], None] = lambda _: None
+        """Told within a commit, once it is acknowledged, which lines in it may answer other rows; raises nothing."""
 
     @classmethod
     def open(  # noqa: PLR0913 - the lead parameters of a folder; grouping them would only move the list
@@ -159,7 +161,7 @@ class ShardSink:
         name = shard_name(FAILURES if failed else RESULTS, record.row % self.shards)
         line = line_of(record)
         with self._swap:
-            self._batch.add(name, line, row=record.row, failed=failed)
+            self._batch.add(name, line, row=record.row, failed=failed, key=record.key)
             self._again.discard(record.row)
             (self._failures if failed else self._results).add(record.row)
 
@@ -167,8 +169,10 @@ class ShardSink:
         """Make everything put so far last; a snapshot too when one is due.
 
         Raises:
-            SinkBroken: the disk failed; nothing of this commit counts, and the sink takes no more.
+            SinkBroken: the disk failed, or the folder is no longer at its place; nothing of this commit counts, and the
+                sink takes no more.
         """
+        self._broken = self._broken or self._lock.lost()
         self._check()
         with self._swap:
             batch, self._batch = self._batch, Batch()
@@ -179,7 +183,7 @@ class ShardSink:
             if self._clock() - self._snapshot_s >= SNAPSHOT_EVERY_S:
                 self._snapshot()
         except OSError as error:
-            self._broken = (
+            self._broken = self._lock.lost() or (
                 f"writing to {self._out} failed: {error.strerror or error}. {self._state.results.count} results are "
                 "safe; once the disk is well again, go on with --resume"
             )
@@ -298,9 +302,12 @@ class ShardSink:
         self._checkpoint.append(commit)
         self._spent = commit.spent
         state.seq += 1
+        before = {name: state.ends.get(name, 0) for name in touched}
         state.ends.update((name, end) for name, (end, _, _) in touched.items())
         for row, is_failure in batch.rows:
             end_row(state, row, failed=is_failure)
+        if batch.answered:
+            self.remember(batch.answered_from(before))
 
     def _snapshot(self) -> None:
         try:

@@ -18,7 +18,7 @@ from engine.errors import SinkBroken
 from sinks.checkpoint import LOG, SLOTS, SPENT, Checkpoint, Commit, State, restore_spent
 from sinks.files import OS_FILES, reading_lines
 from sinks.folder import CHECKPOINT, FAILURES, LOCK, QUARANTINE, RESULTS, read_manifest
-from sinks.lines import FAILURE_KEYS, RESULT_KEYS
+from sinks.lines import FAILURE_KEYS, RESULT_KEYS, SHARED, has_keys
 from sinks.rows import RowSet
 from sinks.withdraw import INTENT
 
@@ -40,6 +40,8 @@ class Summary:
     done: int
     truncated: int
     """Of those, the ones whose answer was cut off."""
+    shared: int
+    """Of those, the ones that have another row's answer, or one from the cache."""
     failed: int
     failed_by_kind: dict[str, int]
     rows_total: int | None
@@ -66,6 +68,7 @@ class Summary:
         left = "unknown (the input has not been read to its end yet)" if self.left is None else f"{self.left:,}"
         kinds = "".join(f"\n              {count:,} {kind}" for kind, count in sorted(self.failed_by_kind.items()))
         cut = f"\n              {self.truncated:,} of them cut off (--only truncated)" if self.truncated else ""
+        cut += f"\n              {self.shared:,} of them share the answer of another" if self.shared else ""
         return (
             f"run         {self.out}\nmodel       {self.model}\nstarted     {self.created}\n"
             f"done        {self.done:,}{cut}\nfailed      {self.failed:,}{kinds}\nleft        {left}\n"
@@ -110,7 +113,7 @@ def summarise(out: Path) -> Summary:
     learnt = state.learnt
     done, kinds = RowSet(), dict[int, str]()
     tokens = Counter[str]()
-    cost, unpriced, truncated = 0.0, 0, 0
+    cost, unpriced, truncated, shared = 0.0, 0, 0, 0
     for name, line in committed_lines(out, ends):
         usage = line["usage"] or {}
         tokens["in"] += usage.get("prompt_tokens", 0)
@@ -120,6 +123,7 @@ def summarise(out: Path) -> Summary:
             continue
         done.add(line["row"])
         truncated += line["truncated"]
+        shared += SHARED in line
         if line["cost_usd"] is None:
             unpriced += 1
         else:
@@ -134,6 +138,7 @@ def summarise(out: Path) -> Summary:
         created=manifest.get("created"),
         done=done.count,
         truncated=truncated,
+        shared=shared,
         failed=failed,
         failed_by_kind=dict(by_kind),
         rows_total=total,
@@ -227,7 +232,7 @@ def said_by(line: bytes, *, failed: bool) -> dict[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     keys = FAILURE_KEYS if failed else RESULT_KEYS
-    return said if isinstance(said, dict) and list(said) == keys and line.endswith(b"\n") else None
+    return said if isinstance(said, dict) and has_keys(said, keys) and line.endswith(b"\n") else None
 
 
 def both(one: RowSet, other: RowSet) -> int:

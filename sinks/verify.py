@@ -19,6 +19,7 @@ import google_crc32c
 import orjson
 
 from engine.errors import SinkBroken
+from sinks.answers import ANSWERS_FILES
 from sinks.checkpoint import LOG, SLOTS, Commit, State, decode_snapshot, read_log
 from sinks.files import OS_FILES, PARTIAL, PIECE_BYTES, partial_of, reading_lines
 from sinks.folder import (
@@ -356,7 +357,7 @@ class _Look:
 
     def _folder(self, check: str) -> str:
         partials = {name + PARTIAL for name in (MANIFEST, *REPORTS)}
-        known = {MANIFEST, LOCK, *REPORTS, *FOLDERS, *partials}
+        known = {MANIFEST, LOCK, *REPORTS, *FOLDERS, *ANSWERS_FILES, *partials}
         of_checkpoint = (LOG, INTENT, *SLOTS)
         known |= {f"{CHECKPOINT}/{name}{end}" for name in of_checkpoint for end in ("", PARTIAL)}
         known |= {shard_name(*name) + end for name in self._names() for end in ("", PARTIAL)}

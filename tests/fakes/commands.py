@@ -30,9 +30,9 @@ class Said:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of this process without keys, with `more`."""
+    """The environment of this process without keys, on a machine that names no cloud, with `more`."""
     kept = {name: value for name, value in os.environ.items() if name not in KEY_VARIABLES}
-    return kept | {"PYTHONUNBUFFERED": "1"} | more
+    return kept | {"PYTHONUNBUFFERED": "1", "REELBATCH_DMI_FOLDER": os.devnull} | more
 
 
 def start_cli(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:

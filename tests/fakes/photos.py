@@ -1,50 +1,7 @@
-"""Real photographs from the scikit-image and scikit-learn wheels, cropped to phone format."""
+"""Real photographs; the benchmarks use the same."""
 
 from __future__ import annotations
 
-import io
-from functools import cache
-from pathlib import Path
+from bench.photographs import PHONE_SIZES, encoded, loss_db, phone_photo, photographs, psnr_db
 
-import numpy as np
-import skimage
-import sklearn.datasets
-from PIL import Image
-
-PHONE_SIZES = ((720, 1280), (1080, 1920))
-
-
-@cache
-def photographs() -> dict[str, Image.Image]:
-    """By name; only files that lie in the wheels themselves."""
-    inside = Path(skimage.__file__).parent / "data"
-    paths = {name: inside / f"{name}.png" for name in ("astronaut", "coffee", "chelsea")}
-    paths |= {"rocket": inside / "rocket.jpg", "retina": inside / "retina.jpg"}
-    images = Path(sklearn.datasets.__file__).parent / "images"
-    paths |= {"china": images / "china.jpg", "flower": images / "flower.jpg"}
-    found = {name: Image.open(path).convert("RGB") for name, path in paths.items() if path.exists()}
-    assert len(found) >= 4, f"only {sorted(found)} are inside the wheels"
-    return found
-
-
-def phone_photo(name: str, size: tuple[int, int]) -> Image.Image:
-    """A photograph cropped to 9:16 and brought to a phone's size."""
-    image = photographs()[name]
-    width, height = image.size
-    crop = min(width, height * size[0] // size[1])
-    left = (width - crop) // 2
-    return image.crop((left, 0, left + crop, min(height, crop * size[1] // size[0]))).resize(
-        size, Image.Resampling.LANCZOS
-    )
-
-
-def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
-
-
-def psnr_db(one: Image.Image, other: Image.Image) -> float:
-    """Peak signal-to-noise ratio of two pictures of one size, in dB."""
-    difference = np.asarray(one, dtype=float) - np.asarray(other, dtype=float)
-    return float(10 * np.log10(255**2 / max(np.mean(difference**2), 1e-12)))
+__all__ = ["PHONE_SIZES", "encoded", "loss_db", "phone_photo", "photographs", "psnr_db"]

@@ -36,7 +36,7 @@ def framed(header: bytes) -> bytes:
 
 
 def request_item(head: bytes) -> bytes:
-    return b'{"cpu_s":0,"items":[{"row":1,%b,"tail":0,"tokens":1,"frames":0,"media":[],"degraded":[]}]}' % head
+    return b'{"cpu_s":0,"items":[{"row":1,%b,"tail":0,"tokens":1,"frames":0,"media":[],"degraded":[],"key":""}]}' % head
 
 
 class Encoded:
@@ -172,6 +172,29 @@ def test_workers_learn_no_secret_from_the_environment(monkeypatch: pytest.Monkey
     seen = orjson.loads(encoded.requests[0].head)
     assert "PATH" in seen
     assert "canary-4711" not in str(seen)
+
+
+def test_workers_are_told_the_variables_that_their_media_need_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "mars-1")
+    monkeypatch.setenv("TOGETHER_API_KEY", "canary-4711")
+
+    async def seen_by_a_worker() -> dict[str, str]:
+        config = EncodeConfig(workers=1, variables=("AWS_REGION", "AWS_NOT_SET"))
+        async with EncoderPool(Misbehaving(), config) as pool:
+            made = await pool.encode_again(rows_of("environ-0")[0])
+            assert isinstance(made, Request)
+            return dict(orjson.loads(made.head))
+
+    seen = anyio.run(seen_by_a_worker)
+    assert seen["AWS_REGION"] == "mars-1"
+    assert "canary-4711" not in str(seen)
+    assert "AWS_NOT_SET" not in seen
+
+
+def test_the_kernel_ends_a_row_that_takes_a_processor_without_end() -> None:
+    endless = "from engine.worker import allow_cpu\nallow_cpu(1)\nwhile True: pass"
+    ended = subprocess.run([sys.executable, "-c", endless], check=False, timeout=30)
+    assert ended.returncode == -signal.SIGXCPU
 
 
 @pytest.mark.parametrize(

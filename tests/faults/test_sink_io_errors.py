@@ -21,6 +21,8 @@ from tests.soak.checks import passed
 from tests.soak.failing import ERRORS, KINDS
 
 FULL_DISK_BYTES = 256 << 10
+NAMES = 100
+LARGE_DISK = f"size=128m,nr_inodes={NAMES}"
 
 
 @pytest.mark.slow
@@ -82,11 +84,12 @@ def test_calls_that_signals_interrupt_are_begun_again(tmp_path: Path, call: str)
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own of a quarter of a megabyte."""
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A disk of its own of a quarter of a megabyte, or as a test wants it."""
     mount = tmp_path / "disk"
     mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={FULL_DISK_BYTES}", "tmpfs", str(mount)]
+    options = getattr(request, "param", f"size={FULL_DISK_BYTES}")
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(mount)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("may not mount")
     try:
@@ -102,20 +105,25 @@ def fill(disk: Path, *, but_bytes: int) -> Path:
 
 
 @pytest.mark.slow
-def test_a_full_disk_at_a_commit_ends_the_run_with_74_and_a_resume_completes_it(
+@pytest.mark.parametrize("small_disk", [LARGE_DISK], indirect=True)
+def test_a_disk_that_takes_no_more_at_a_commit_ends_the_run_with_74_and_a_resume_completes_it(
     small_disk: Path, tmp_path: Path
 ) -> None:
+    """It has bytes and no names left: nobody can see that beforehand."""
     table, out = write_table(tmp_path / "videos.csv", 100), small_disk / "out"
-    with simulated(tmp_path) as provider:
-        ballast = fill(small_disk, but_bytes=90 << 10)
-        arguments = run_arguments(table, out, provider.url, "--shards", 2)
+    with simulated(tmp_path, {"latency": {"kind": "fixed", "median": 0.1}}) as provider:
+        ballast = small_disk / "ballast"
+        ballast.mkdir()
+        for name in range(NAMES - 22):
+            (ballast / str(name)).touch()
+        arguments = run_arguments(table, out, provider.url, "--shards", 50)
         said = cli(*arguments)
         assert said.code == 74, said.err
         assert "No space left on device" in said.err
         assert "results are safe" in said.err
         assert "--resume" in said.err
         done = int(said.err.partition(" results are safe")[0].rpartition(" ")[2])
-        ballast.unlink()
+        shutil.rmtree(ballast)
         again = cli(*arguments, "--resume")
         assert again.code == 0, again.err
     rows = [line["row"] for line in lines_of(out)]
@@ -133,8 +141,14 @@ def test_a_full_disk_at_the_start_is_said_and_burns_no_row(small_disk: Path, tmp
         assert said.code in {73, 74}, said.err
         assert "No space left on device" in said.err
         assert provider.ledger()["requests"] == 0
+        waited = cli(*arguments, "--max-outage", "1s")
+        assert waited.code in {73, 74}, waited.err
+        assert provider.ledger()["requests"] == 0
         ballast.unlink()
-        assert cli(*arguments).code == 0
+        waited = cli(*arguments, "--resume", "--max-outage", "1s")
+        assert waited.code == 74, waited.err
+        assert "waited in vain, as long as --max-outage allows, for room on the disk of --out" in waited.err
+        assert provider.ledger()["requests"] == 0
 
 
 def test_a_full_disk_at_a_snapshot_ends_the_life_and_nothing_is_lost(small_disk: Path) -> None:

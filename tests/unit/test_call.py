@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
-from typing import Any
 
 import anyio
 import pytest
 
-from engine.call import CallStage
 from engine.config import BrakeConfig, FormatConfig, LimitConfig, PriceConfig, RetryConfig
 from engine.errors import (
     ApiError,
@@ -26,106 +23,9 @@ from engine.errors import (
     RequestTooLarge,
     ServerError,
 )
-from engine.gate import Gate, Room
-from engine.lanes import Lanes
-from engine.link import Link
-from engine.money import Books
-from engine.stop import Stop
-from engine.types import Failure, FailureKind, Fix, Record, Reduction, Reply, Request, Row, Usage
-from tests.fakes.calls import PlainReader, Script, ScriptedClient, make_config, make_lane, make_reply, make_request
-from tests.fakes.virtual import run_in_virtual_time
-
-
-class Stage:
-    """One call stage with its surroundings; `records` is what came out."""
-
-    def __init__(
-        self,
-        *scripts: Script,
-        retry: RetryConfig | None = None,
-        limits: LimitConfig | None = None,
-        brake: BrakeConfig | None = None,
-        form: FormatConfig | None = None,
-        price: PriceConfig | None = None,
-        latency_s: float = 1.0,
-    ) -> None:
-        self.clients = [ScriptedClient(script, latency_s=latency_s) for script in scripts]
-        self.client = self.clients[0]
-        lanes = tuple(make_lane(model=f"m{at}", price=price) for at in range(len(scripts)))
-        self.config = make_config(
-            retry=retry or RetryConfig(max_tokens=512), limits=limits, brake=brake, form=form, lanes=lanes
-        )
-        self.records: dict[int, Record] = {}
-        self.learnt: dict[str, Any] = {}
-        self.stop_at_s: float | None = None
-        self.held_s: tuple[float, float] | None = None
-        self.sink_wait_s = 0.0
-        self.elapsed_s = 0.0
-        self.most_open = 0
-        self.reductions: list[Reduction] = []
-
-    def run(self, items: Sequence[Request | Record]) -> Stage:
-        run_in_virtual_time(lambda: self._main(items))
-        return self
-
-    async def _main(self, items: Sequence[Request | Record]) -> None:
-        now = anyio.current_time()
-        self.stop = Stop(drain_s=20)
-        self.books = Books(self.config.brake.max_cost_usd)
-        self.lanes = Lanes(self.config, self.clients, books=self.books, now=now, learnt=self.learnt)
-        self.room = Room(self.config.limits.max_open_bytes)
-        self.gate = Gate(self.lanes, room=self.room, brake=self.config.brake, stop=self.stop)
-        self.stage = CallStage(
-            self.config,
-            lanes=self.lanes,
-            gate=self.gate,
-            reader=PlainReader(),
-            encode_again=self._encode_again,
-            stop=self.stop,
-            rng=random.Random(1),
-        )
-        source, sink = Link[Request | Record](4), Link[Record](1)
-        started = anyio.current_time()
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._feed, items, source)
-            group.start_soon(self._stop_later, group.cancel_scope)
-            group.start_soon(self._hold_for_a_while)
-            group.start_soon(self.stage.run, source, sink)
-            async with sink.consuming():
-                async for record in sink:
-                    assert record.row not in self.records
-                    self.records[record.row] = record
-                    self.most_open = max(self.most_open, self.room.rows)
-                    await anyio.sleep(self.sink_wait_s)
-            self.elapsed_s = anyio.current_time() - started
-            group.cancel_scope.cancel()
-        assert self.room.rows == self.room.n_bytes == 0
-        assert self.lanes.in_flight == 0
-        assert self.books.reserved_usd == pytest.approx(0.0, abs=1e-12)
-
-    async def _encode_again(self, row: Row) -> Request | Record:
-        self.reductions.append(row.reduction)
-        request = make_request(row.row, n_frames=row.reduction.max_frames or 8)
-        return dataclasses.replace(request, made_of=row, degraded=(f"fewer_frames:8>{row.reduction.max_frames}",))
-
-    async def _feed(self, items: Sequence[Request | Record], source: Link[Request | Record]) -> None:
-        async with source.producing():
-            for item in items:
-                await source.put(item)
-
-    async def _hold_for_a_while(self) -> None:
-        if self.held_s is not None:
-            await anyio.sleep(self.held_s[0])
-            self.gate.hold(shut=True)
-            await anyio.sleep(self.held_s[1] - self.held_s[0])
-            self.gate.hold(shut=False)
-
-    async def _stop_later(self, scope: anyio.CancelScope) -> None:
-        if self.stop_at_s is not None:
-            await anyio.sleep(self.stop_at_s)
-            self.stop.ask("SIGTERM")
-        await self.stop.wait()
-        self.gate.wake()
+from engine.types import Failure, FailureKind, Fix, Record, Reduction, Reply, Request, Usage
+from tests.fakes.calls import Script, make_reply, make_request
+from tests.fakes.stages import Stage
 
 
 def rows(n: int) -> list[Request]:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from encoders.body import shortened
 from encoders.chat import VISION_CONTEXT, ChatEncoder
 from encoders.fit import Fit
+from encoders.folders import FolderFrames
+from encoders.media import Media
 from engine.errors import RowError
 from engine.types import FailureKind, Reduction, Request, Row
 from tests.fakes.photos import encoded, phone_photo
@@ -28,10 +30,12 @@ def make_encoder(frames_dir: Path | None = None, **settings: Any) -> ChatEncoder
     return ChatEncoder(
         model="m/\u00e9",
         system_prompt=PROMPT,
-        fit=settings.pop("fit", Fit(rule="560x560", model="m", box=(560, 560))),
-        frames_dir=frames_dir,
+        media=Media(
+            fit=settings.pop("fit", Fit(rule="560x560", model="m", box=(560, 560))),
+            frames=None if frames_dir is None else FolderFrames(frames_dir),
+            **settings,
+        ),
         extra=(("temperature", 0.0), ("seed", 7)),
-        **settings,
     )
 
 
@@ -138,7 +142,7 @@ def test_the_encoder_travels_to_a_worker_unchanged(tmp_path: Path) -> None:
 
 @given(st.text(), st.text(), st.integers(1, 10**6))
 def test_any_text_arrives_to_the_letter_but_for_lone_surrogates(transcript: str, prompt: str, max_tokens: int) -> None:
-    encoder = ChatEncoder(model="m", system_prompt=prompt, fit=Fit(rule="none", model="m"))
+    encoder = ChatEncoder(model="m", system_prompt=prompt, media=Media(fit=Fit(rule="none", model="m")))
     try:
         request = encoder.encode(make_row(transcript=transcript, description="x"))
     except RowError:

@@ -26,7 +26,14 @@ from engine.secret import Secret
 from tests.fakes.calls import make_config, make_lane
 
 OPERATIONAL = {
-    *("source.path", "encode.workers", "encode.row_timeout_s", "encode.worker_memory_mb", "encode.batch_rows"),
+    *(
+        "source.path",
+        "encode.variables",
+        "encode.workers",
+        "encode.row_timeout_s",
+        "encode.worker_memory_mb",
+        "encode.batch_rows",
+    ),
     *("lanes.base_url", "lanes.allow_plaintext", "lanes.connect_timeout_s", "lanes.call_timeout_s"),
     *("lanes.max_reply_bytes", "lanes.weight", "lanes.requests_per_min", "lanes.tokens_per_min", "lanes.price"),
     *("limits.concurrency", "limits.max_concurrency", "limits.requests_per_min", "limits.tokens_per_min"),
@@ -34,7 +41,8 @@ OPERATIONAL = {
     *("retry.longest_wait_s", "retry.max_tokens", "retry.on_truncation", "retry.growth", "retry.max_tokens_cap"),
     *("brake.max_failed_share", "brake.max_failed_rows", "brake.probation_rows", "brake.alike_rows"),
     *("brake.max_cost_usd", "brake.max_outage_s", "write.commit_interval_s", "write.commit_records"),
-    *("write.max_pending_bytes", "write.drain_s", "format.optional"),
+    *("write.max_pending_bytes", "write.drain_s", "format.optional", "share"),
+    *("notices.cloud", "notices.endpoint", "notices.interval_s"),
 }
 """Settings a resume may change. A new setting must be named here, or in one of the sets of the engine."""
 
@@ -57,7 +65,9 @@ def test_the_manifest_holds_no_private_setting() -> None:
 
 def test_only_semantic_settings_and_the_input_decide_whether_a_run_is_the_same() -> None:
     config = make_config()
-    faster = dataclasses.replace(config, limits=LimitConfig(concurrency=99), retry=RetryConfig(max_tokens=99))
+    faster = dataclasses.replace(
+        config, limits=LimitConfig(concurrency=99), retry=RetryConfig(max_tokens=99), share=False
+    )
     elsewhere = make_config(lanes=(make_lane(port=10), make_lane(port=11, weight=3.0)))
     other = make_config(lanes=(make_lane(), make_lane(model="other")))
 

@@ -47,6 +47,8 @@ def make_snapshot(**changes: object) -> Snapshot:
         ended=300,
         failed=2,
         truncated=0,
+        shared=0,
+        spared_usd=0.0,
         unlabelled=0,
         rows_per_s=2.4,
         eta_s=250.0,
@@ -144,6 +146,13 @@ def test_the_summary_shows_each_failure_with_an_example_that_cannot_drive_the_te
     assert "failed    2 refused, for example: HTTP 400: �[2Jno" in text
     assert "100 were done before" in text
     assert "out/run1/results/" in text
+
+
+def test_the_summary_says_how_many_rows_shared_an_answer_and_what_that_saved() -> None:
+    assert "shared" not in closing_summary(make_snapshot(), out="out")
+    text = closing_summary(make_snapshot(shared=1234, spared_usd=1.2), out="out")
+    assert "  shared    1,234 rows shared an answer, saving about $1.20\n" in text
+    assert "1,234 rows shared an answer\n" in closing_summary(make_snapshot(shared=1234), out="out")
 
 
 def test_the_panel_names_what_it_waits_for_when_stopping() -> None:

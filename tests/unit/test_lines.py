@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.types import Answer, Failure, FailureKind, MediaNote, Record
+from engine.types import Answer, Failure, FailureKind, MediaNote, Record, Shares
 from sinks.lines import FAILURE_KEYS, RESULT_KEYS, cut_answer, kind_of, line_of, row_of, withdrawal_line
 from tests.fakes.records import cut, failure, result
 
@@ -38,6 +38,18 @@ def test_a_result_line_has_its_keys_in_order() -> None:
         ("request_id", "r7"),
     ]
     assert list(said) == RESULT_KEYS
+
+
+@pytest.mark.parametrize(("row", "said"), [(0, 0), (12, 12), (None, "cache")])
+def test_a_line_that_shares_says_so_in_one_key_more_and_is_read_as_a_result(row: int | None, said: int | str) -> None:
+    line = line_of(result(7, shares=Shares(row=row, spared_usd=None)))
+    assert list(json.loads(line).items())[-1] == ("shared_with", said)
+    assert list(json.loads(line))[:-1] == RESULT_KEYS
+    assert row_of(line, keys=RESULT_KEYS) == 7
+    assert row_of(line, keys=FAILURE_KEYS) is None
+    other = json.loads(line)
+    other["shared"] = other.pop("shared_with")
+    assert row_of(orjson.dumps(other) + b"\n", keys=RESULT_KEYS) is None
 
 
 def test_a_failure_line_has_its_keys_in_order() -> None:

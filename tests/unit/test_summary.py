@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.types import Shares
 from sinks.shards import ShardSink
 from sinks.summary import summarise
 from tests.fakes.records import cut, failure, result
@@ -28,6 +29,17 @@ def test_cut_answers_are_counted_among_the_results(tmp_path: Path) -> None:
     summary = summarise(run_of_four(tmp_path / "run"))
     assert (summary.done, summary.truncated, summary.failed, summary.left) == (3, 2, 1, 2)
     assert "done        3\n              2 of them cut off" in summary.text()
+
+
+def test_rows_that_share_an_answer_are_counted_among_the_results(tmp_path: Path) -> None:
+    out = run_of_four(tmp_path / "run")
+    assert "of them share" not in summarise(out).text()
+    with open_run(out) as sink:
+        sink.put(result(4, shares=Shares(row=0, spared_usd=0.5), cost_usd=0.0))
+        sink.put(result(5, shares=Shares(row=None, spared_usd=None), cost_usd=0.0))
+    summary = summarise(out)
+    assert (summary.done, summary.shared, summary.cost_usd) == (5, 2, 0.75)
+    assert "2 of them share the answer of another" in summary.text()
 
 
 def test_a_withdrawn_answer_is_a_failed_row_until_it_is_asked_for_again(tmp_path: Path) -> None:
