@@ -70,6 +70,8 @@ class WriteStage:
         self._stop = stop
         self._due = anyio.Event()
         self._committed = anyio.Event()
+        self._turn = anyio.Lock()
+        """Whoever has it commits: the last commit must not begin while another is under way."""
         self.brake = Brake(brake)
         self.counters = WriteCounters()
 
@@ -111,10 +113,11 @@ class WriteStage:
 
     async def _commit(self) -> None:
         started = anyio.current_time()
-        self._sink.learnt.update(self._learnt())
-        rows, self._put = self._put, []
-        await to_thread.run_sync(self._sink.commit)
-        self._acknowledged(rows)
+        async with self._turn:
+            self._sink.learnt.update(self._learnt())
+            rows, self._put = self._put, []
+            await to_thread.run_sync(self._sink.commit)
+            self._acknowledged(rows)
         self.counters.commits += 1
         self.counters.commit_s += anyio.current_time() - started
         self._committed.set()

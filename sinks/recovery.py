@@ -113,6 +113,12 @@ class Recovery:
                     raise SinkBroken(f"{path}: committed bytes {start} to {end} are damaged. Nothing was changed")
                 self._take(folder, data)
                 start = end
+            if committed and self._files.read(fd, 1, committed - 1) != b"\n":
+                # Whoever cut here would cut lines that were committed.
+                raise SinkBroken(
+                    f"{path}: byte {committed}, up to which it is said to be committed, is in the middle of a line. "
+                    "Nothing was changed"
+                )
             if segments:
                 self._found.state.ends[name] = committed
             if size > committed:

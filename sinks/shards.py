@@ -63,6 +63,8 @@ class ShardSink:
         self._batch = Batch()
         self._in_commit = 0
         self._swap = threading.Lock()
+        self._turn = threading.Lock()
+        """Two commits at once would both begin where the last one ended."""
         self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="sync")
         self._results, self._failures = RowSet(), RowSet()
         self._again = RowSet()
@@ -172,6 +174,10 @@ class ShardSink:
             SinkBroken: the disk failed, or the folder is no longer at its place; nothing of this commit counts, and the
                 sink takes no more.
         """
+        with self._turn:
+            return self._commit()
+
+    def _commit(self) -> int:
         self._broken = self._broken or self._lock.lost()
         self._check()
         with self._swap:

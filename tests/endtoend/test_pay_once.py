@@ -142,7 +142,8 @@ def test_kills_leave_one_line_a_row_and_none_that_shares_with_a_row_without(tmp_
     check_shares(lines, contents)
     distinct = len(set(contents))
     sharing = sum("shared_with" in line for line in lines)
-    assert sharing > 0.8 * (rows - distinct)
+    # Answers that a kill kept from the index are asked for again: at most two commits of them.
+    assert sharing > 0.4 * (rows - distinct)
     assert calls < distinct + kills * 32 * 15
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import orjson
 import pytest
 
+from engine.errors import SinkBroken
 from sinks.batch import Batch
 from sinks.checkpoint import LOG, SLOTS, State, sealed, unsealed
+from sinks.files import Files
+from sinks.lines import line_of
 from sinks.recovery import end_row
 from sinks.shards import ShardSink
+from sinks.verify import verify
 from tests.fakes.records import failure, result
 
 SPENT = {"cost_usd": 1.25, "unknown_calls": 3}
@@ -101,3 +107,42 @@ def test_a_row_with_a_result_does_not_count_as_failed_whichever_line_came_first(
     for row, failed in batch.rows:
         end_row(state, row, failed=failed)
     assert promised == (state.results.count, state.failed()) == (3, 2)
+
+
+class SlowFiles(Files):
+    """Syncs take a moment: time enough for another commit to come between."""
+
+    def sync_data(self, fd: int) -> None:
+        time.sleep(0.05)
+        super().sync_data(fd)
+
+
+def test_commits_of_two_threads_come_one_after_the_other(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with ShardSink.open(out, manifest={}, shards=1, resume=False, files=SlowFiles()) as sink:
+        sink.put(result(0))
+        first = threading.Thread(target=sink.commit)
+        first.start()
+        time.sleep(0.02)
+        sink.put(result(1))
+        sink.commit()
+        first.join()
+    with ShardSink.open(out, manifest={}, shards=1, resume=True) as sink:
+        assert sink.notes == []
+        assert sink.statistics().done == 2
+    assert verify(out).sound
+
+
+@pytest.mark.parametrize("off", [-1, 1, 7])
+def test_an_end_in_the_middle_of_a_line_is_refused_and_nothing_is_cut(tmp_path: Path, off: int) -> None:
+    out = tmp_path / "out"
+    with ShardSink.open(out, manifest={}, shards=1, resume=False) as sink:
+        for row in range(3):
+            sink.put(result(row))
+        sink.commit()
+        sink._state.ends["results/shard-00000.jsonl"] -= len(line_of(result(2))) + off
+    before = (out / "results" / "shard-00000.jsonl").read_bytes()
+    with pytest.raises(SinkBroken, match="in the middle of a line"):
+        ShardSink.open(out, manifest={}, shards=1, resume=True)
+    assert (out / "results" / "shard-00000.jsonl").read_bytes() == before
+    assert list((out / "quarantine").iterdir()) == []
