@@ -131,6 +131,14 @@ def check_no_crc(patch: Patch) -> None:
 
 def accept_a_short_shard(patch: Patch) -> None:
     within(patch, Recovery, "_shard", "size", lambda files: lambda fd: max(files.size(fd), 1 << 20))
+    # It is noticed twice: such a file does not end where it should, either.
+    within(
+        patch,
+        Recovery,
+        "_shard",
+        "read",
+        lambda files: lambda fd, size, at: b"\n" if size == 1 else files.read(fd, size, at),
+    )
 
 
 def keep_duplicates(patch: Patch) -> None:
