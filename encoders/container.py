@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import av
 import av.container
@@ -32,6 +32,8 @@ PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition
 OPENED_STREAMS = 64
 """The demuxer gives up beyond. Over the limit, so that most files that pass it are refused by their number."""
 BUFFER_BYTES = 128 << 10
+TITLES: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}  # noqa: PLR2004
+"""A title that is no UTF-8 is none of our business; PyAV 19 asks no more."""
 PROBE_BYTES = 5_000_000
 PROBE_US = 5_000_000
 """Both are FFmpeg's defaults, fixed here."""
@@ -89,7 +91,7 @@ def _broken(error: Exception) -> BrokenVideoError:
 
 def _container(source: _Source, limits: VideoLimits) -> av.container.InputContainer:
     name = _demuxer(source, limits)
-    return av.open(
+    opened_file: av.container.InputContainer = av.open(
         source,
         "r",
         format=name,
@@ -102,10 +104,11 @@ def _container(source: _Source, limits: VideoLimits) -> av.container.InputContai
             "protocol_whitelist": "none",
         }
         | ({"enable_drefs": "0"} if name == MP4 else {}),
-        metadata_errors="replace",
         buffer_size=BUFFER_BYTES,
         io_open=refuse_open,
+        **TITLES,
     )
+    return opened_file
 
 
 def _demuxer(file: _Source, limits: VideoLimits) -> str:
