@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime as dt
 import json
 import resource
 import statistics
@@ -18,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.throughput import CLI, RESULTS, machine, make_input
+from bench.throughput import CLI, make_input, publish
 from engine.config import WriteConfig
 from labels.flags import RunFlags
 from labels.job import run_job
@@ -92,14 +91,8 @@ def main() -> None:
         how, folder, out, url = told.one
         one_run(Path(folder), Path(out), url, how)
         return
-    about = {
-        "command": "python -m bench.commits " + " ".join(sys.argv[1:]),
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "machine": machine(),
-        **measure(rows=told.rows, rounds=told.rounds),
-    }
-    print(json.dumps(about, indent=2))
-    (RESULTS / "commits.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    taken = measure(rows=told.rows, rounds=told.rounds)
+    print(publish("commits", " ".join(["commits", *sys.argv[1:]]), taken))
 
 
 if __name__ == "__main__":

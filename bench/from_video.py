@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import datetime as dt
 import json
 import statistics
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.stages_video import make_clip
-from bench.throughput import RESULTS, machine, run_once
+from bench.throughput import publish, run_once
 
 CLIPS, SECONDS = 4, 15
 CASES = {
@@ -86,15 +85,8 @@ def main() -> None:
         case: {key: round(statistics.median(once[key] for once in each), 2) for key in each[0]}
         for case, each in taken.items()
     }
-    about = {
-        "command": "python -m bench.from_video " + " ".join(sys.argv[1:]),
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "machine": machine(),
-        "rows": told.rows,
-        "medians": medians,
-    }
-    print(json.dumps(about, indent=2))
-    (RESULTS / "from_video.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    command = " ".join(["from_video", *sys.argv[1:]])
+    print(publish("from_video", command, {"rows": told.rows, "medians": medians}))
 
 
 if __name__ == "__main__":

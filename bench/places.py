@@ -9,7 +9,6 @@ random order, eight frames each, page cache warm; CPU seconds beside the wall cl
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import os
 import random
@@ -23,7 +22,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.throughput import RESULTS, machine
+from bench.throughput import publish
 from encoders.locate import FrameStore
 from encoders.places import frame_store
 from engine.worker import confine
@@ -49,12 +48,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=told.folder) as base:
         found = {"index": _indexing(Path(base), members=told.members), "read": _reading(Path(base), rows=told.rows)}
-    about = {
-        "command": f"python -m bench.places --members {told.members} --rows {told.rows}",
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "machine": machine(),
-    }
-    (RESULTS / "places.json").write_text(json.dumps(about | found, indent=2) + "\n", encoding="utf-8")
+    publish("places", f"places --members {told.members} --rows {told.rows}", found)
 
 
 def _indexing(base: Path, *, members: int) -> list[dict[str, float | str]]:

@@ -8,7 +8,6 @@ It must be faster than the engine, or a benchmark of the engine would measure th
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import json
 import os
 import statistics
@@ -21,7 +20,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from bench.throughput import CLI, RESULTS, machine
+from bench.throughput import CLI, publish
 
 CONNECTIONS = 64
 ROUNDS = 5
@@ -102,13 +101,7 @@ def main() -> None:
             )
             print(json.dumps(taken[-1]))
         server.terminate()
-    about = {
-        "command": "python -m bench.provider_speed",
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "machine": machine(),
-        "sizes": taken,
-    }
-    (RESULTS / "provider.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    publish("provider", "provider_speed", {"sizes": taken})
 
 
 if __name__ == "__main__":

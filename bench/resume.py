@@ -10,8 +10,6 @@ first start made, filled with short lines, with the marks that reading the table
 from __future__ import annotations
 
 import argparse
-import datetime as dt
-import json
 import re
 import shutil
 import socket
@@ -23,7 +21,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.throughput import CLI, RESULTS, machine
+from bench.throughput import CLI, publish
 from engine.inputs import Resumption
 from engine.marks import Marks
 from engine.run import FIRST_OPEN, OFFSETS
@@ -142,13 +140,8 @@ def main() -> None:
             f"{found['resume_least_s']} to {found['resume_most_s']} | {found['rss_mb']} |",
             flush=True,
         )
-    about = {
-        "command": f"python -m bench.resume --rows {' '.join(map(str, told.rows))} --rounds {told.rounds}",
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "machine": machine(),
-        "sizes": taken,
-    }
-    (RESULTS / "resume.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    command = f"resume --rows {' '.join(map(str, told.rows))} --rounds {told.rounds}"
+    publish("resume", command, {"sizes": taken})
 
 
 if __name__ == "__main__":

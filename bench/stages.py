@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime as dt
 import importlib
 import json
 import os
@@ -28,7 +27,7 @@ from typing import Any, NamedTuple
 
 from bench.peer_images import QUALITY, TARGET
 from bench.photographs import PHONE_SIZES, encoded, loss_db, phone_photo, photographs
-from bench.throughput import RESULTS, machine
+from bench.throughput import publish
 
 SCRIPT = Path(__file__).with_name("peer_images.py")
 VENVS = Path.home() / ".cache" / "reelbatch" / "peers"
@@ -97,20 +96,20 @@ def _last_line(said: str) -> str:
 class Running:
     """A contender's process."""
 
-    def __init__(self, contender: Contender, python: Path, folder: Path) -> None:
-        """Start it.
+    def __init__(self, contender: Contender, command: Sequence[object], **more_environment: str) -> None:
+        """Start it: a program that says which libraries it has, and then a line for every line it is given.
 
         Raises:
             CannotRunError: its libraries cannot be imported.
         """
         self.name = contender.name
         self._process = subprocess.Popen(
-            [str(python), str(SCRIPT), contender.route, str(folder)],
+            [str(word) for word in command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **ONE_THREAD, **KEEP_MEMORY},
+            env={**os.environ, **more_environment},
         )
         self.libraries = str(self._read()["libraries"])
 
@@ -122,17 +121,22 @@ class Running:
         _, said = self._process.communicate()
         raise CannotRunError(_last_line(said))
 
-    def once(self, size: str, *, keep: str = "") -> float:
-        """CPU milliseconds a picture, of one pass over the pictures of a size."""
+    def ask(self, line: str) -> dict[str, Any]:
+        """What it says to one line."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"keep {keep} {size}\n" if keep else f"{size}\n")
+        self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        told = self._read()
-        return 1000.0 * float(told["cpu_s"]) / int(told["pictures"])
+        return self._read()
 
     def end(self) -> None:
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
+
+
+def one_pass(contender: Running, size: str, *, keep: str = "") -> float:
+    """CPU milliseconds a picture, of one pass over the pictures of a size."""
+    told = contender.ask(f"keep {keep} {size}" if keep else size)
+    return 1000.0 * float(told["cpu_s"]) / int(told["pictures"])
 
 
 def make_pictures(folder: Path) -> dict[str, float]:
@@ -161,16 +165,18 @@ def images(told: argparse.Namespace) -> None:
     print(table(rows, tuple(kilobytes)))
     for left_out, reason in missing.items():
         print(f"\n{left_out}: not measured: {reason}")
-    about = {
-        "command": f"python -m bench.stages images --rounds {told.rounds}",
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "machine": machine(),
+    taken = {
         "target": f"fit 560x560 ({TARGET[0]}x{TARGET[1]}), JPEG quality {QUALITY}, 4:2:0",
         "source_kb": kilobytes,
         "contenders": rows,
         "not_measured": missing,
     }
-    (RESULTS / "stages_images.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    publish("stages_images", f"stages images --rounds {told.rounds}", taken)
+
+
+def _started(contender: Contender, folder: Path, venvs: Path) -> Running:
+    python = interpreter(contender, venvs)
+    return Running(contender, (python, SCRIPT, contender.route, folder), **ONE_THREAD, **KEEP_MEMORY)
 
 
 def start(folder: Path, venvs: Path) -> tuple[list[Running], dict[str, str]]:
@@ -178,7 +184,7 @@ def start(folder: Path, venvs: Path) -> tuple[list[Running], dict[str, str]]:
     running, missing = [], dict(LEFT_OUT)
     for contender in CONTENDERS:
         try:
-            running.append(Running(contender, interpreter(contender, venvs), folder))
+            running.append(_started(contender, folder, venvs))
         except CannotRunError as error:
             missing[contender.name] = str(error)
     return running, missing
@@ -191,7 +197,7 @@ def measure(running: Sequence[Running], sizes: Sequence[str], folder: Path, *, r
     losses: dict[tuple[str, str], list[float]] = {}
     for number, contender in enumerate(running):
         for size in sizes:
-            contender.once(size, keep=str(number))
+            one_pass(contender, size, keep=str(number))
             paths = sorted((folder / size).glob("*.jpg"))
             losses[contender.name, size] = [
                 loss_db(path.with_suffix(f".{number}").read_bytes(), path.read_bytes(), TARGET, quality=QUALITY)
@@ -200,7 +206,7 @@ def measure(running: Sequence[Running], sizes: Sequence[str], folder: Path, *, r
     for _ in range(rounds):
         for contender in rng.sample(running, len(running)):
             for size in sizes:
-                taken.setdefault((contender.name, size), []).append(contender.once(size))
+                taken.setdefault((contender.name, size), []).append(one_pass(contender, size))
     return [
         {
             "name": contender.name,

@@ -11,13 +11,11 @@ libraries from elsewhere: LD_LIBRARY_PATH may name them.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import io
 import json
 import os
 import random
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -32,8 +30,8 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from bench.photographs import encoded, phone_photo, photographs, psnr_db
-from bench.stages import CannotRunError, Contender, interpreter
-from bench.throughput import RESULTS, machine
+from bench.stages import CannotRunError, Contender, Running, interpreter
+from bench.throughput import publish
 from encoders.fit import Fit
 from encoders.shown import picture_of
 
@@ -48,7 +46,6 @@ IN_FILE = {"BT.601": 6, "BT.709": 1}
 WHOLE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 """Without these flags libswscale doubles the colour samples instead of interpolating them."""
 REPEATS = 25
-LAST_CHARS = 200
 
 CONTENDERS = (
     Contender("Reelbatch, to JPEG", "ours"),
@@ -60,44 +57,11 @@ CONTENDERS = (
 )
 
 
-class Running:
-    """A contender's process."""
-
-    def __init__(self, contender: Contender, python: Path) -> None:
-        """Start it.
-
-        Raises:
-            CannotRunError: its libraries cannot be imported.
-        """
-        self.name = contender.name
-        self._process = subprocess.Popen(
-            [str(python), str(SCRIPT), contender.route],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.libraries = str(self._read()["libraries"])
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        if line := self._process.stdout.readline():
-            told: dict[str, Any] = json.loads(line)
-            return told
-        _, said = self._process.communicate()
-        raise CannotRunError((said.strip().splitlines() or ["it ended"])[-1][-LAST_CHARS:])
-
-    def once(self, path: Path, indices: Sequence[int]) -> float:
-        """CPU milliseconds of one clip."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"path": str(path), "indices": indices}) + "\n")
-        self._process.stdin.flush()
-        told = self._read()
-        assert told["frames"] == len(indices), f"{self.name} gave {told['frames']} frames of {len(indices)}"
-        return 1000.0 * float(told["cpu_s"])
-
-    def end(self) -> None:
-        self._process.communicate()
+def one_clip(contender: Running, path: Path, indices: Sequence[int]) -> float:
+    """CPU milliseconds of one clip."""
+    told = contender.ask(json.dumps({"path": str(path), "indices": indices}))
+    assert told["frames"] == len(indices), f"{contender.name} gave {told['frames']} frames of {len(indices)}"
+    return 1000.0 * float(told["cpu_s"])
 
 
 def make_clip(path: Path, seconds: int, *, matrix: str = "BT.709") -> None:
@@ -161,7 +125,7 @@ def measure(running: Sequence[Running], clips: dict[str, Path], *, rounds: int) 
             for name, path in clips.items():
                 length = int(name.removesuffix(" s")) * FPS
                 indices = [(2 * i + 1) * length // (2 * WANTED) for i in range(WANTED)]
-                cpu_ms = contender.once(path, indices)
+                cpu_ms = one_clip(contender, path, indices)
                 if number:
                     taken.setdefault((contender.name, name), []).append(cpu_ms)
     return [
@@ -202,10 +166,7 @@ def video(told: argparse.Namespace) -> None:
         print(f"\n{matrix}, decoder to JPEG: {figures['cpu_ms']} ms a frame, {figures['loss_db']} dB lost")
     for left_out, reason in missing.items():
         print(f"\n{left_out}: not measured: {reason}")
-    about = {
-        "command": f"python -m bench.stages video --rounds {told.rounds}",
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "machine": machine(),
+    taken = {
         "load_before": load_before,
         "load_after": os.getloadavg(),
         "clips": f"{SIZE[0]}x{SIZE[1]}, {FPS} frames/s, H.264, a keyframe per {GOP} frames; {WANTED} uniform frames",
@@ -213,7 +174,7 @@ def video(told: argparse.Namespace) -> None:
         "decoder_to_jpeg": frames,
         "not_measured": missing,
     }
-    (RESULTS / "stages_video.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    publish("stages_video", f"stages video --rounds {told.rounds}", taken)
 
 
 def start(venvs: Path) -> tuple[list[Running], dict[str, str]]:
@@ -221,7 +182,7 @@ def start(venvs: Path) -> tuple[list[Running], dict[str, str]]:
     running, missing = [], {}
     for contender in CONTENDERS:
         try:
-            running.append(Running(contender, interpreter(contender, venvs)))
+            running.append(Running(contender, (interpreter(contender, venvs), SCRIPT, contender.route)))
         except CannotRunError as error:
             missing[contender.name] = str(error)
     return running, missing

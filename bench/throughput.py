@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,14 +152,29 @@ def main() -> None:
             once = run_once(folder, "--fit", told.fit, *media, concurrency=told.concurrency, scenario=scenario)
             taken.append(figures(once, rows=rows))
             print(json.dumps(taken[-1]))
-    RESULTS.mkdir(exist_ok=True)
+    publish(told.name, " ".join(["throughput", *sys.argv[1:]]), {"runs": taken})
+
+
+def publish(name: str, command: str, taken: Mapping[str, object]) -> str:
+    """Write what was measured to `bench/results/<name>.json`, with the command, the day and the machine.
+
+    Args:
+        name: of the file.
+        command: what stands after `python -m bench.`.
+        taken: JSON values.
+
+    Returns:
+        What was written.
+    """
     about = {
-        "command": "python -m bench.throughput " + " ".join(sys.argv[1:]),
+        "command": f"python -m bench.{command}",
         "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "machine": machine(),
-        "runs": taken,
     }
-    (RESULTS / f"{told.name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(about | dict(taken), indent=2) + "\n"
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+    return text
 
 
 def machine() -> str:

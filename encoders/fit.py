@@ -10,7 +10,7 @@ from engine.errors import ConfigError
 
 JPEG_QUALITY = 80
 """Of libjpeg, for every picture that is made anew."""
-_BOX = re.compile(r"(\d{1,5})x(\d{1,5})")
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +41,17 @@ def parse_fit(rule: str, *, model: str) -> Fit:
     """
     if rule in {"tokens", "none"}:
         return Fit(rule=rule, model=model)
-    found = _BOX.fullmatch(rule)
-    if found is None or not int(found[1]) or not int(found[2]):
+    box = parse_size(rule)
+    if box is None:
         raise ConfigError(f"--fit {rule!r}: give tokens, none, or a size in pixels such as 560x560")
-    return Fit(rule=rule, model=model, box=(int(found[1]), int(found[2])))
+    return Fit(rule=rule, model=model, box=box)
+
+
+def parse_size(text: str) -> Size | None:
+    """`560x560` in pixels, each side at least one; None if it is no size."""
+    found = _SIZE.fullmatch(text)
+    size = (int(found[1]), int(found[2])) if found else (0, 0)
+    return size if all(size) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

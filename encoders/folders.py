@@ -15,7 +15,7 @@ from encoders.locate import (
     check_named,
     frame_files,
     frame_folder,
-    is_missing,
+    open_folder,
     open_regular,
     opened_root,
     read_frame,
@@ -96,12 +96,9 @@ class FolderVideos:
             at = os.dup(root_fd)
         try:
             for component in components[:-1]:
-                try:
-                    inner = os.open(component, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-                except OSError as error:
-                    if is_missing(error):
-                        return None
-                    raise
+                inner = open_folder(component, at)
+                if inner is None:
+                    return None
                 os.close(at)
                 at = inner
             return open_regular(components[-1], at)

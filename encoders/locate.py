@@ -110,16 +110,14 @@ def frame_folder(root: Path, identity: str) -> Iterator[int | None]:
     check_id(identity)
     with opened_root(root) as root_fd:
         try:
-            fd = os.open(identity, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root_fd)
+            fd = open_folder(identity, root_fd)
         except OSError as error:
-            if not is_missing(error):
-                raise unreadable(error) from error
-            yield None
-            return
+            raise unreadable(error) from error
         try:
             yield fd
         finally:
-            os.close(fd)
+            if fd is not None:
+                os.close(fd)
 
 
 @contextmanager
@@ -220,6 +218,20 @@ def read_frame(folder_fd: int, frame: FrameFile) -> bytes | None:
             os.close(fd)
     except OSError as error:
         raise unreadable(error) from error
+
+
+def open_folder(name: str, folder_fd: int) -> int | None:
+    """A folder inside a folder, opened without following a link; None if there is none.
+
+    Raises:
+        OSError: it is there and cannot be opened.
+    """
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
+    except OSError as error:
+        if is_missing(error):
+            return None
+        raise
 
 
 def open_regular(name: str, folder_fd: int) -> int | None:

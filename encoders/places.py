@@ -23,11 +23,13 @@ def frame_store(where: str) -> FrameStore:
     Raises:
         ConfigError: it can be no such place; whether it is there, `prepare` tells.
     """
-    where = _local(where)
-    if is_address(where):
-        return ArchiveFrames(Archive(RemoteFile(where))) if _is_archive(where) else RemoteFrames(where)
-    path = Path(where)
-    return ArchiveFrames(Archive(LocalFile(path))) if _is_archive(where, path) else FolderFrames(path)
+    match _place(where):
+        case Archive() as archive:
+            return ArchiveFrames(archive)
+        case str() as address:
+            return RemoteFrames(address)
+        case path:
+            return FolderFrames(path)
 
 
 def video_store(where: str) -> VideoStore:
@@ -36,11 +38,22 @@ def video_store(where: str) -> VideoStore:
     Raises:
         ConfigError: as `frame_store`.
     """
+    match _place(where):
+        case Archive() as archive:
+            return ArchiveVideos(archive)
+        case str() as address:
+            return RemoteVideos(address)
+        case path:
+            return FolderVideos(path)
+
+
+def _place(where: str) -> Archive | str | Path:
+    """An archive, an address below which there are many, or a folder."""
     where = _local(where)
     if is_address(where):
-        return ArchiveVideos(Archive(RemoteFile(where))) if _is_archive(where) else RemoteVideos(where)
+        return Archive(RemoteFile(where)) if _is_archive(where) else where
     path = Path(where)
-    return ArchiveVideos(Archive(LocalFile(path))) if _is_archive(where, path) else FolderVideos(path)
+    return Archive(LocalFile(path)) if _is_archive(where, path) else path
 
 
 def _local(where: str) -> str:

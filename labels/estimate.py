@@ -6,7 +6,6 @@ Nothing is written, and nothing sent unless `--probe-tokens` asks for two small 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -15,6 +14,7 @@ from typing import Any
 import orjson
 
 from encoders.chat import UNKNOWN_IMAGE_TOKENS, ChatEncoder
+from encoders.fit import parse_size
 from encoders.tokens import Size
 from engine.errors import ConfigError
 from engine.lengths import FIRST_TOKENS, LEAST_TOKENS, STEP
@@ -23,9 +23,7 @@ from labels.flags import NOT_GIVEN, EstimateFlags
 from labels.job import Job
 from labels.reading import CodebookReader
 from labels.survey import Survey, alike, survey, with_measured
-from sinks.checkpoint import Checkpoint
-from sinks.files import OS_FILES
-from sinks.folder import CHECKPOINT
+from sinks.summary import read_checkpoint
 
 BYTES_A_TOKEN = (4.0, 2.5)
 """Of a JSON object of short words: prose has four bytes a token, quotes and keys fewer."""
@@ -33,7 +31,6 @@ NUMBERS = ("0", "-0.85")
 """The shortest and the longest number an answer gives as a rule."""
 ENOUGH_ANSWERS = 50
 """Lengths that a run has seen are gone by from so many on."""
-_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,10 +113,10 @@ def _checked(flags: EstimateFlags) -> Size | None:
         raise ConfigError("--frames and --frame-size go together: how many a row has, and how large they are")
     if not flags.frame_size:
         return None
-    found = _SIZE.fullmatch(flags.frame_size)
-    if found is None or not int(found[1]) or not int(found[2]):
+    size = parse_size(flags.frame_size)
+    if size is None:
         raise ConfigError(f"--frame-size {flags.frame_size!r}: give a size in pixels such as 720x1280")
-    return int(found[1]), int(found[2])
+    return size
 
 
 def _notes(encoder: ChatEncoder, *, sends_frames: bool) -> tuple[str, ...]:
@@ -147,8 +144,7 @@ def _answers(job: Job) -> Answers:
 
 def _lengths_seen(job: Job) -> list[float]:
     """Of answers, in tokens, by what the lanes of the run have learnt."""
-    state, _, _ = Checkpoint(job.out / CHECKPOINT, OS_FILES).load()
-    lanes: Mapping[str, Any] = state.learnt.get("lanes", {})
+    lanes: Mapping[str, Any] = read_checkpoint(job.out)[0].learnt.get("lanes", {})
     seen = [
         math.exp(int(bucket) * STEP)
         for lane in lanes.values()

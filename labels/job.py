@@ -35,10 +35,10 @@ from labels.earlier import earlier_answers
 from labels.probe_tokens import book, keep, probe_lane, stored_in, wanted, worst_cost_usd
 from labels.reading import CodebookReader, TextReader
 from labels.token_audit import Audit, AuditedClient
-from sinks.checkpoint import SPENT, Checkpoint
-from sinks.files import OS_FILES
-from sinks.folder import CHECKPOINT, INPUT, INPUT_BEFORE, MANIFEST, check_same_run, extension_of, read_manifest
+from sinks.checkpoint import SPENT
+from sinks.folder import INPUT, INPUT_BEFORE, MANIFEST, check_same_run, extension_of, read_manifest
 from sinks.shards import ShardSink
+from sinks.summary import read_checkpoint
 
 REPORTED_LIBRARIES = ("aiohttp", "orjson", "pillow", "uvloop")
 
@@ -156,18 +156,12 @@ def _manifest(job: Job) -> dict[str, Any]:
     manifest = manifest_of(job.settings, input_identity=identity) | {"versions": _versions()}
     if stored is None:
         return manifest
-    marks = Marks() if before.get(SUMS) == identity[SUMS] else Marks(_learnt(job.out).get(OFFSETS))
+    marks = Marks() if before.get(SUMS) == identity[SUMS] else Marks(read_checkpoint(job.out)[0].learnt.get(OFFSETS))
     found = compare(source.path, before, identity, marks=marks)
     if found.grown and job.extend:
         return manifest | extension_of(stored)
     check_same_run(job.out, stored, manifest, about_input=found.differences)
     return manifest
-
-
-def _learnt(out: Path) -> dict[str, Any]:
-    """What earlier lives of a run learnt, without taking the folder."""
-    state, _, _ = Checkpoint(out / CHECKPOINT, OS_FILES).load()
-    return state.learnt
 
 
 async def _life(
@@ -182,7 +176,10 @@ async def _life(
     """One life of the run."""
     left = _left_in_flight(sink)
     job = await _measured(job, sink, say=say)
-    audit = Audit(job.encoder.image_tokens, model=job.encoder.model, say=say)
+    encoder = job.encoder
+    audit = Audit(encoder.image_tokens, model=encoder.model, say=say)
+    # It reads whole bodies, so it is spared those it could say nothing of.
+    audited = encoder.model if encoder.media.is_wanted and encoder.image_tokens(1, 1) is not None else None
     with ExitStack() as shown:
         watchers: list[Watcher] = [shown.enter_context(EventsFile(job.out / "events.jsonl"))]
         if sys.stderr.isatty():
@@ -195,7 +192,7 @@ async def _life(
             clients: list[Client] = []
             for lane in job.settings.lanes:
                 client = await opened.enter_async_context(HttpClient(lane))
-                clients.append(AuditedClient(client, audit) if lane.model == job.encoder.model else client)
+                clients.append(AuditedClient(client, audit) if lane.model == audited else client)
             parts = Parts(
                 pool=pool,
                 clients=clients,

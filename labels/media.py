@@ -31,7 +31,7 @@ def media_of(flags: RunFlags, *, model: str) -> Media:
     )
 
 
-def prepared(media: Media, flags: RunFlags) -> tuple[str, ...]:
+def prepared(media: Media) -> tuple[str, ...]:
     """Make sure that the places can be read, index them if need be; what the user should know.
 
     Raises:
@@ -47,9 +47,10 @@ def prepared(media: Media, flags: RunFlags) -> tuple[str, ...]:
             raise ConfigError(f"{flag} {error}") from error
     if not media.is_wanted:
         return ()
-    if media.videos is not None and media.choice.splice is None and flags.num_frames > media.max_frames:
+    choice = media.choice
+    if media.videos is not None and choice.splice is None and choice.num_frames > media.max_frames:
         notes.append(
-            f"{flags.num_frames} frames of a video are chosen and {media.max_frames} of them sent; "
+            f"{choice.num_frames} frames of a video are chosen and {media.max_frames} of them sent; "
             "--max-frames sets how many may be"
         )
     return (*notes, f"Pictures are made small by {picture_libraries()}")

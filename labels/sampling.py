@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from pathlib import Path
 
 from engine.source import RowReader
 from engine.types import Record, Row
 from labels.job import Job
-from sinks.checkpoint import Checkpoint
-from sinks.files import OS_FILES
-from sinks.folder import CHECKPOINT
-from sinks.rows import RowSet
+from sinks.summary import read_checkpoint
 
 SEED = 0
 """The same input gives the same sample."""
@@ -40,7 +36,7 @@ def draw(job: Job, most: int) -> Sample:
     Raises:
         ConfigError, InputError: as a run would.
     """
-    finished = _finished(job.out) if job.resume else None
+    finished = read_checkpoint(job.out)[0].results if job.resume else None
     rows = unreadable = 0
     rng = random.Random(SEED)
     drawn: list[Row] = []
@@ -58,9 +54,3 @@ def draw(job: Job, most: int) -> Sample:
                     drawn[at] = item
     done = 0 if finished is None else finished.count
     return Sample(rows=rows, unreadable=unreadable, done=done, drawn=tuple(drawn))
-
-
-def _finished(out: Path) -> RowSet:
-    """The rows with a result, as far as the last commits say."""
-    state, _, _ = Checkpoint(out / CHECKPOINT, OS_FILES).load()
-    return state.results

@@ -24,6 +24,8 @@ LEAST_BYTES_A_TOKEN = 1.5
 """Scripts of three bytes a letter come at one or two tokens a letter under the older vocabularies."""
 UNSEEN_TOKENS = 64
 """Of a chat template, at most, with two messages."""
+PICTURE = b'{"type":"image_url"'
+"""Inside a text the quotes would be escaped. A body without it is not worth reading."""
 
 Counts = Callable[[int, int], int | None]
 """Width and height in pixels to tokens."""
@@ -52,7 +54,7 @@ class Audit:
 
     def add(self, body: bytes, prompt_tokens: int) -> None:
         """Take one more request and what its server says it took, until there are enough."""
-        if self.is_over:
+        if self.is_over or PICTURE not in body:
             return
         reckoned, pictures, text_bytes = self._read(body)
         if not reckoned:

@@ -71,7 +71,7 @@ def job_of(flags: RunFlags, *, key_needed: bool = True) -> Told:
     questions = ask_by_prompt(flags.system_prompt) if flags.system_prompt else ask_by_codebook(flags.codebook)
     lanes, notes = _lanes(flags, key_needed=key_needed)
     encoder = _encoder(flags, questions, model=lanes[0].model)
-    notes += prepared(encoder.media, flags)
+    notes += prepared(encoder.media)
     recipe = {**recipe_of(encoder), **questions.recipe, "response_format": flags.response_format}
     job = Job(
         settings=_settings(flags, lanes, recipe=recipe, response_format=_format(flags, questions)),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -43,6 +44,16 @@ class Storage:
         self.most_at_once = 0
         self.now = 0
         self.lock = threading.Lock()
+
+    def variables(self, cache: Path) -> dict[str, str]:
+        """What a client's environment needs to find it, and where indices go."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "XDG_CACHE_HOME": str(cache),
+        }
 
     def put_all(self, bucket: str, objects: dict[str, bytes]) -> None:
         self.request("PUT", f"/{bucket}")

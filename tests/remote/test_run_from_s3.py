@@ -28,13 +28,7 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage
     objects["frames.tar"] = archive.read_bytes()
     with storage_server() as server:
         server.put_all("media", objects)
-        for name, value in (
-            ("AWS_ENDPOINT_URL", server.url),
-            ("AWS_ACCESS_KEY_ID", "key"),
-            ("AWS_SECRET_ACCESS_KEY", "secret"),
-            ("AWS_DEFAULT_REGION", "us-east-1"),
-            ("XDG_CACHE_HOME", str(tmp_path / "cache")),
-        ):
+        for name, value in server.variables(tmp_path / "cache").items():
             monkeypatch.setenv(name, value)
         yield server
 

@@ -44,13 +44,7 @@ def server() -> Iterator[Storage]:
 
 @pytest.fixture
 def storage(server: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    for name, value in (
-        ("AWS_ENDPOINT_URL", server.url),
-        ("AWS_ACCESS_KEY_ID", "key"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-        ("AWS_DEFAULT_REGION", "us-east-1"),
-        ("XDG_CACHE_HOME", str(tmp_path / "cache")),
-    ):
+    for name, value in server.variables(tmp_path / "cache").items():
         monkeypatch.setenv(name, value)
     server.fault = server.only = ""
     server.asked.clear()

@@ -259,3 +259,12 @@ def test_a_server_that_says_nothing_keeps_a_run_waiting_for_half_a_minute() -> N
     probe = measured(Silent())
     assert probe.trouble == "no answer within 30 s"
     assert probe.unknown_calls == 1
+
+
+def test_a_body_without_pictures_is_not_even_read() -> None:
+    said: list[str] = []
+    audit = Audit(lambda _width, _height: 10, model="m", say=said.append)
+    for _ in range(2 * REPLIES):
+        audit.add(b'this is no JSON, though "image_url" stands in it', 10_000)
+    assert not audit.is_over
+    assert said == []
