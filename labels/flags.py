@@ -19,6 +19,7 @@ OUTPUT = Group("What to write", sort_key=0)
 ESTIMATE = Group("What to reckon with", sort_key=0)
 
 Switch = Parameter(negative=())
+ConfigFile = Annotated[Path | None, Parameter(help="A TOML file whose keys are the flag names; flags beat it.")]
 NOT_GIVEN = Path()
 """In the place of a path that may be left out."""
 

@@ -1,0 +1,57 @@
+"""`run` and `estimate`: the main job, and what it would cost."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import orjson
+
+from engine.console import closing_summary
+from engine.signals import Signals
+from labels.estimate import estimate as estimated
+from labels.estimate_text import as_json, as_text
+from labels.flags import NOTHING_TOLD, ConfigFile, EstimateFlags, RunFlags
+from labels.forecast import forecast
+from labels.job import on_loop, run_job
+from labels.terminal import EXIT_RESUMABLE, EXIT_SOME_FAILED, give_up, resume_command, say
+from labels.told import job_of
+
+
+def run(flags: RunFlags, *, config: ConfigFile = None) -> int:
+    """Label rows: frames and texts out, one result line a row back, in one streaming pass.
+
+    The key comes from the environment or from a file, never from a flag.
+    """
+    del config  # read by `flags_from_file`
+    signals = Signals(overdue=give_up)
+    signals.install()
+    told = job_of(flags)
+    for note in told.notes:
+        say(note)
+    if flags.dry_run:
+        print(on_loop(forecast(told.job)).text())
+        return 0
+    last = run_job(told.job, say=say, signals=signals)
+    say(closing_summary(last, out=str(flags.out)))
+    if last.stopping is not None:
+        say(f"Stopped by {last.stopping}; everything counted as done is safe. Go on with:\n  {resume_command()}")
+        return EXIT_RESUMABLE
+    if last.sink.failed:
+        say(f"{last.sink.failed:,} rows failed; failures/ says why, and all others are safe. Try them again with:")
+        say(f"  {resume_command('--retry-failed')}")
+        return EXIT_SOME_FAILED
+    return 0
+
+
+def estimate(flags: EstimateFlags = NOTHING_TOLD, *, config: ConfigFile = None) -> int:
+    """What a run would take in tokens, dollars and time, and what other sizes and numbers of frames would.
+
+    Looks at a sample of the rows; sends nothing, unless --probe-tokens asks for two small calls, and writes nothing.
+    """
+    del config  # read by `flags_from_file`
+    told = job_of(dataclasses.replace(flags, dry_run=True), key_needed=flags.probe_tokens)
+    for note in told.notes:
+        say(note)
+    found = on_loop(estimated(told.job, flags))
+    print(orjson.dumps(as_json(found)).decode() if flags.json else as_text(found, sent=flags.probe_tokens))
+    return 0
