@@ -240,6 +240,7 @@ DESCRIBED = frozenset(
         "source.description_column",
         "source.embedded_text_column",
         "source.video_column",
+        "source.carried",
         "format.value",
     }
 )

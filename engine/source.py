@@ -44,6 +44,9 @@ class SourceConfig:
     description_column: str | None = None
     embedded_text_column: str | None = None
     video_column: str | None = None
+    carried: tuple[tuple[str, str], ...] = ()
+    """Further columns that come along in `Row.fields`: under which name, and what the header calls them. They are no
+    part of what makes an input the same: no request holds them."""
     skip: int = 0
     """Records left out at the beginning; they keep their ordinals."""
     limit: int = 0
@@ -73,7 +76,7 @@ def describe_input(config: SourceConfig, *, known: Mapping[str, Any] | None = No
     about: dict[str, object] = {
         "path": str(path.resolve()),
         "header": header,
-        "columns": {role: header[at] for role, at in columns.items()},
+        "columns": {role: header[at] for role, at in columns.items() if role not in dict(config.carried)},
     }
     return about | digest_file(path, known=known)
 
@@ -246,7 +249,9 @@ def choose_columns(config: SourceConfig, header: tuple[str, ...]) -> dict[str, i
     }
     for role, name in asked.items():
         if name is not None:
-            found[role] = _named(role, name, names, header)
+            found[role] = _named("--" + role.replace("_", "-") + "-column", name, names, header)
+    for role, name in config.carried:
+        found[role] = _named(config.path, name, names, header)
     if found["id"] is None:
         raise InputError(
             f"{config.path} has no id column (looked for {', '.join(ID_ALIASES)}; it has {', '.join(header)}). "
@@ -259,12 +264,11 @@ def choose_columns(config: SourceConfig, header: tuple[str, ...]) -> dict[str, i
     return chosen
 
 
-def _named(role: str, name: str, names: list[str], header: tuple[str, ...]) -> int:
+def _named(who: object, name: str, names: list[str], header: tuple[str, ...]) -> int:
     try:
         return names.index(name.strip().casefold())
     except ValueError:
-        flag = "--" + role.replace("_", "-") + "-column"
-        raise ConfigError(f"{flag} {name}: no such column; there are {', '.join(header)}") from None
+        raise ConfigError(f"{who} {name}: no such column; there are {', '.join(header)}") from None
 
 
 def _row(ordinal: int, placed: Placed, roles: tuple[str, ...]) -> Row | Record:

@@ -235,6 +235,19 @@ def test_flags_override_the_names(tmp_path: Path) -> None:
         rows(path, transcript_column="speech")
 
 
+def test_further_columns_come_along_and_do_not_make_it_another_input(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b"meta_id,Hate,desc\n1,yes,x\n2,,y\n")
+    found = rows(path, carried=(("gold:hate_speech", "hate"),))
+    assert [row.fields for row in found] == [
+        {"description": "x", "gold:hate_speech": "yes"},
+        {"description": "y", "gold:hate_speech": ""},
+    ]
+    plain = describe_input(SourceConfig(path=path))
+    assert describe_input(SourceConfig(path=path, carried=(("gold:hate_speech", "hate"),))) == plain
+    with pytest.raises(ConfigError, match="love: no such column; there are meta_id, Hate, desc"):
+        rows(path, carried=(("gold:love", "love"),))
+
+
 def test_skip_and_limit_keep_ordinals_and_done_rows_are_left_out(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", b"id\n" + b"".join(b"%d\n" % row for row in range(50)))
     assert [row.row for row in rows(path, skip=10, limit=5)] == [10, 11, 12, 13, 14]
