@@ -41,12 +41,16 @@ class Warned:
 
     def __init__(self) -> None:
         self._codes: set[str] = set()
+        self._alarms = 0
 
     def new(self, snapshot: Snapshot) -> list[str]:
         """Warnings that have not been given yet."""
+        alarms = snapshot.findings.alarms if snapshot.findings else ()
+        loud, self._alarms = alarms[self._alarms :], len(alarms)
         fresh = [code for code in snapshot.degraded if code not in self._codes]
         self._codes.update(fresh)
-        return [f"warning: {REDUCED_WORDS.get(code, code)}; the lines say so in `degraded`" for code in fresh]
+        reduced = [f"warning: {REDUCED_WORDS.get(code, code)}; the lines say so in `degraded`" for code in fresh]
+        return reduced + [f"warning: {alarm}" for alarm in loud]
 
 
 class PlainLines:
@@ -113,6 +117,8 @@ def panel_rows(snapshot: Snapshot) -> list[tuple[str, str]]:
         rows.append(("failures", ", ".join(f"{count:,} {kind}" for kind, count in snapshot.failures.items())))
     if snapshot.degraded:
         rows.append(("reduced", ", ".join(f"{count:,} {code}" for code, count in snapshot.degraded.items())))
+    if snapshot.findings is not None:
+        rows += [(name, printable(text)) for name, text in snapshot.findings.lines]
     if snapshot.stopping is not None:
         rows.append(("stopping", printable(f"{snapshot.stopping}; waiting for {snapshot.in_flight:,} answers")))
     return rows
@@ -143,6 +149,9 @@ def closing_summary(snapshot: Snapshot, *, out: str) -> str:
         lines.append(f"  labels    {snapshot.unlabelled:,} answers could not be read as labels (label_error says why)")
     if snapshot.truncated:
         lines.append(f"  truncated {snapshot.truncated:,} answers are cut off at the token cap")
+    if snapshot.findings is not None:
+        lines += [f"  {name:9} {printable(text)}" for name, text in snapshot.findings.lines]
+        lines += [f"  warning   {printable(alarm)}" for alarm in snapshot.findings.alarms]
     for code, count in snapshot.degraded.items():
         lines.append(f"  reduced   {count:,} rows: {printable(code)}")
     for kind, count in snapshot.failures.items():

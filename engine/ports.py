@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.types import Answer, Known, Record, Reply, Request, Row
@@ -59,6 +59,28 @@ class Answers(Protocol):
         One that is said to be a row's is in the sink, and safe.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What an observer has seen so far."""
+
+    lines: tuple[tuple[str, str], ...] = ()
+    """For a person: what it is about, and what it is."""
+    alarms: tuple[str, ...] = ()
+    """What a person should look at, in sentences, the first one first; it only ever grows."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """For programs, as JSON values."""
+
+
+class Observer(Protocol):
+    """Looks at rows as they are read and at records as they end. Changes nothing, raises nothing, waits for nothing."""
+
+    def read(self, batch: Sequence[Row | Record]) -> None: ...
+
+    def ended(self, record: Record) -> None: ...
+
+    def findings(self) -> Findings: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

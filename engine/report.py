@@ -18,7 +18,7 @@ from engine.stats import Snapshot
 
 FILE_MODE = 0o600
 """Run folders hold what models said of people: for their user alone."""
-NOT_IN_EVENTS = ("examples",)
+NOT_IN_EVENTS = ("examples", "findings")
 
 
 class EventsFile:

@@ -34,7 +34,7 @@ from engine.link import Link
 from engine.marks import Marks
 from engine.money import Books
 from engine.notices import watch_for_notices
-from engine.ports import Answers, Client, Reader, Sink
+from engine.ports import Answers, Client, Observer, Reader, Sink
 from engine.sharing import Sharing
 from engine.signals import Signals
 from engine.source import RowReader
@@ -74,6 +74,8 @@ class Parts:
     rng: random.Random
     answers: Sequence[Answers] = ()
     """Where answers of earlier are looked for, in this order."""
+    observer: Observer | None = None
+    """Shown every row that is read and every record."""
     input_identity: Mapping[str, Any] | None = None
     """What `describe_input` gave when the run was opened; None if nobody watches whether the input changes."""
 
@@ -112,6 +114,7 @@ class Run:
             stop=self.stop,
             learnt=self._learnt,
             acknowledged=self._sharing.acknowledged,
+            observer=parts.observer,
         )
         self._rows = Link[list[Row | Record]](ROW_BATCHES)
         self._requests = Link[Request | Record](READY_REQUESTS)
@@ -222,6 +225,7 @@ class Run:
             links=links,
             bottleneck=self._pressure.bottleneck(links),
             commit_s=written.commit_s,
+            findings=self._parts.observer.findings() if self._parts.observer else None,
             held=self._space.waiting,
             stopping=self.stop.reason,
         )
@@ -254,6 +258,8 @@ class Run:
                 self._reader = reader
                 try:
                     while batch := await to_thread.run_sync(reader.next_batch):
+                        if self._parts.observer is not None:
+                            self._parts.observer.read(batch)
                         await self._rows.put(batch)
                 finally:
                     if reader.grown:

@@ -81,6 +81,17 @@ def describe_input(config: SourceConfig, *, known: Mapping[str, Any] | None = No
     return about | digest_file(path, known=known)
 
 
+def header_of(path: Path) -> tuple[str, ...]:
+    """The names of the columns.
+
+    Raises:
+        ConfigError, InputError: as `describe_input`.
+    """
+    _check_file(path)
+    with open_table(path) as table:
+        return table.header
+
+
 class RowReader:
     """The rows that are not done, in batches. A context manager that holds the file open.
 

@@ -10,7 +10,7 @@ import anyio
 
 from engine.lanes import LaneStatistics
 from engine.link import LinkStatistics
-from engine.ports import SinkStatistics
+from engine.ports import Findings, SinkStatistics
 from engine.types import Usage
 
 RATE_WINDOW_S = 30.0
@@ -102,6 +102,8 @@ class Snapshot:
     bottleneck: str
     """The stage the others wait for."""
     commit_s: float
+    findings: Findings | None
+    """What the run's observer has seen; None if it has none."""
     held: str | None
     """What nothing new is asked for until it is there; None as a rule."""
     stopping: str | None

@@ -13,7 +13,7 @@ from anyio import to_thread
 from engine.brake import Brake
 from engine.config import BrakeConfig, WriteConfig
 from engine.link import Link
-from engine.ports import Sink
+from engine.ports import Observer, Sink
 from engine.stop import Stop
 from engine.types import Failure, Record
 
@@ -49,9 +49,10 @@ class WriteStage:
         stop: asked for then.
         learnt: what to keep with a commit.
         acknowledged: told after each commit which rows it made safe.
+        observer: shown every record.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the seams of the stage
         self,
         *,
         sink: Sink,
@@ -60,10 +61,12 @@ class WriteStage:
         stop: Stop,
         learnt: Callable[[], dict[str, Any]],
         acknowledged: Callable[[Sequence[int]], None],
+        observer: Observer | None = None,
     ) -> None:
         self._sink = sink
         self._learnt = learnt
         self._acknowledged = acknowledged
+        self._observer = observer
         self._put: list[int] = []
         """Rows of which the sink has a record since the last commit began."""
         self._config = write
@@ -92,6 +95,8 @@ class WriteStage:
             self._sink.put(record)
             self._put.append(record.row)
             self._count(record)
+            if self._observer is not None:
+                self._observer.ended(record)
             if (error := self.brake.judge(record)) is not None and not self._stop.asked:
                 self._stop.ask(str(error), error=error)
             if counters.ended % LOOK_EVERY == 0:

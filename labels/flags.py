@@ -54,6 +54,9 @@ class RunFlags:
     """Otherwise meta_desc, description, processed_desc, or the first whose name holds "desc"."""
     embedded_text_column: Annotated[str | None, Parameter(group=INPUT)] = None
     """Otherwise embedded_text or stickersonitem_stickertext."""
+    gold: Annotated[tuple[str, ...], Parameter(group=INPUT, negative=())] = ()
+    """Where true labels stand, once for each: "KEY=COLUMN"; otherwise the columns that the codebook names. They are
+    never sent; agreement with them is shown while the run lasts. "none" looks for none."""
     skip: Annotated[int, Parameter(group=INPUT)] = 0
     """Leave out so many rows at the beginning."""
     limit: Annotated[int, Parameter(group=INPUT)] = 0

@@ -24,7 +24,7 @@ from engine.errors import ConfigError
 from engine.inputs import SUMS, compare
 from engine.marks import Marks
 from engine.money import IN_FLIGHT, Books
-from engine.ports import Answers, Client, Reader
+from engine.ports import Answers, Client, Observer, Reader
 from engine.report import EventsFile, write_report
 from engine.run import OFFSETS, Parts, Run
 from engine.signals import Signals
@@ -73,6 +73,8 @@ class Job:
     """Kinds of failed or truncated rows that alone are worked on."""
     cache: Path | None = None
     """A folder of answers that runs share."""
+    observer: Observer | None = None
+    """Looks at the quality of the answers while they come."""
     probe_tokens: bool = False
     """Whether the server is asked what it counts for a picture even where a formula is known."""
 
@@ -202,6 +204,7 @@ async def _life(
                 signals=signals,
                 rng=random.Random(),
                 answers=answers,
+                observer=job.observer,
                 input_identity=identity,
             )
             life = Run(job.settings, parts)

@@ -32,6 +32,7 @@ from engine.source import SourceConfig
 from labels.flags import RunFlags
 from labels.job import Job, Questions, ask_by_codebook, ask_by_prompt
 from labels.media import media_of, prepared, worker_variables
+from labels.quality import Quality, gold_of
 
 KEY_VARIABLES = ("TOGETHER_API_KEY", "OPENAI_API_KEY")
 DEFAULT_URL = "https://api.together.xyz/v1"
@@ -72,9 +73,16 @@ def job_of(flags: RunFlags, *, key_needed: bool = True) -> Told:
     lanes, notes = _lanes(flags, key_needed=key_needed)
     encoder = _encoder(flags, questions, model=lanes[0].model)
     notes += prepared(encoder.media)
+    gold = gold_of(flags, questions.codebook)
+    if gold is not None:
+        notes += (
+            f"Gold labels are in {len(gold.columns)} columns: agreement with them is shown; --gold none hides it.",
+        )
     recipe = {**recipe_of(encoder), **questions.recipe, "response_format": flags.response_format}
     job = Job(
-        settings=_settings(flags, lanes, recipe=recipe, response_format=_format(flags, questions)),
+        settings=_settings(
+            flags, lanes, recipe=recipe, response_format=_format(flags, questions), carried=gold.carried if gold else ()
+        ),
         encoder=encoder,
         reader=questions.reader,
         out=flags.out,
@@ -85,6 +93,7 @@ def job_of(flags: RunFlags, *, key_needed: bool = True) -> Told:
         cache=flags.cache,
         only=frozenset(flags.only) or None,
         probe_tokens=flags.probe_tokens,
+        observer=Quality(questions.codebook, gold=gold) if questions.codebook else None,
     )
     cloud = job.settings.notices.cloud
     if cloud is not None and not flags.dry_run:
@@ -120,7 +129,12 @@ def _format(flags: RunFlags, questions: Questions) -> FormatConfig:
 
 
 def _settings(
-    flags: RunFlags, lanes: tuple[ApiConfig, ...], *, recipe: Mapping[str, object], response_format: FormatConfig
+    flags: RunFlags,
+    lanes: tuple[ApiConfig, ...],
+    *,
+    recipe: Mapping[str, object],
+    response_format: FormatConfig,
+    carried: tuple[tuple[str, str], ...],
 ) -> RunConfig:
     share, count = _max_failed(flags.max_failed)
     return RunConfig(
@@ -130,6 +144,7 @@ def _settings(
             transcript_column=flags.transcript_column,
             description_column=flags.description_column,
             embedded_text_column=flags.embedded_text_column,
+            carried=carried,
             skip=flags.skip,
             limit=flags.limit,
         ),

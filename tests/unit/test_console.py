@@ -84,6 +84,7 @@ def make_snapshot(**changes: object) -> Snapshot:
         links={"source-encode": QUIET, "encode-call": QUIET, "call-write": QUIET},
         bottleneck="call",
         commit_s=0.1,
+        findings=None,
         held=None,
         stopping=None,
     )

@@ -1,0 +1,111 @@
+"""Whether answers change while a run lasts: the shares of the labels, and how many rows are refused or unreadable.
+
+Answers are taken in blocks as they come. Each whole block is held against all blocks before it, label by label, by the
+two-proportion z test. An alarm needs both a difference that matters and one that chance does not make: at z = 6 a run
+of a million rows and fifty labels raises a false one with a probability of about 0.0002 (2e-9 a test, 1e5 tests). An
+input in the order of time or topic may drift by itself: an alarm says that a person should look, no more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from labels.codebook import Codebook, Dimension
+
+BLOCK_ROWS = 500
+LEAST_Z = 6.0
+LEAST_DIFFERENCE = 0.1
+LEAST_REFUSED_DIFFERENCE = 0.05
+"""Refusals are rare where all is well, and each of them is paid for."""
+REFUSED = ("", "without labels")
+THIRDS = ("low", "middle", "high")
+
+Label = tuple[str, str]
+"""A dimension and one of its values."""
+
+
+class Drift:
+    """The shares of labels, block by block."""
+
+    def __init__(self, codebook: Codebook, *, block_rows: int = BLOCK_ROWS) -> None:
+        self._dimensions = codebook.dimensions
+        self._block_rows = block_rows
+        self._block: Counter[Label] = Counter()
+        self._block_seen = self._block_read = 0
+        self._before: Counter[Label] = Counter()
+        self._before_seen = self._before_read = 0
+        self._told: set[str] = set()
+        self.alarms: list[str] = []
+        """One a dimension and life of the run."""
+
+    def add(self, labels: Mapping[str, Any] | None) -> None:
+        """Count one row that was asked about; None if no labels came of it."""
+        block = self._block
+        self._block_seen += 1
+        if labels is None:
+            block[REFUSED] += 1
+        else:
+            self._block_read += 1
+            for dimension in self._dimensions:
+                block.update(_labels_of(dimension, labels[dimension.key]))
+        if self._block_seen == self._block_rows:
+            self._close_block()
+
+    @property
+    def refused_share(self) -> float | None:
+        """Of the rows so far; None before there is one."""
+        seen = self._before_seen + self._block_seen
+        return (self._before[REFUSED] + self._block[REFUSED]) / seen if seen else None
+
+    def as_json(self) -> dict[str, Any]:
+        total, read = self._before + self._block, self._before_read + self._block_read
+        shares: dict[str, dict[str, float]] = {}
+        for (key, value), count in sorted(total.items()):
+            if key:
+                shares.setdefault(key, {})[value] = count / read
+        return {"refused_share": self.refused_share, "label_shares": shares, "alarms": list(self.alarms)}
+
+    def _close_block(self) -> None:
+        if self._before_seen:
+            for label in self._before.keys() | self._block.keys():
+                self._compare(label)
+        self._before += self._block
+        self._before_seen += self._block_seen
+        self._before_read += self._block_read
+        self._block, self._block_seen, self._block_read = Counter(), 0, 0
+
+    def _compare(self, label: Label) -> None:
+        key, value = label
+        refusal = label == REFUSED
+        before, block = (self._before_seen, self._block_seen) if refusal else (self._before_read, self._block_read)
+        if not before or not block or key in self._told:
+            return
+        then, now = self._before[label] / before, self._block[label] / block
+        least = LEAST_REFUSED_DIFFERENCE if refusal else LEAST_DIFFERENCE
+        if abs(now - then) < least or abs(z_of(then, before, now, block)) < LEAST_Z:
+            return
+        self._told.add(key)
+        what = "rows end without labels" if refusal else f'{key} is "{value}"'
+        self.alarms.append(
+            f"{what} in {now:.1%} of the last {self._block_seen:,} answers, {then:.1%} before; "
+            "see whether the input, the model or the provider has changed"
+        )
+
+
+def z_of(then: float, before: int, now: float, block: int) -> float:
+    """The two-proportion z statistic, with the pooled share (Fleiss, Statistical Methods for Rates and Proportions)."""
+    pooled = (then * before + now * block) / (before + block)
+    spread = math.sqrt(pooled * (1 - pooled) * (1 / before + 1 / block))
+    return (now - then) / spread if spread else 0.0
+
+
+def _labels_of(dimension: Dimension, label: Any) -> list[Label]:
+    if isinstance(label, list):
+        return [(dimension.key, value) for value in label]
+    if dimension.kind == "number":
+        share = (label - dimension.minimum) / (dimension.maximum - dimension.minimum)
+        return [(dimension.key, THIRDS[min(2, int(share * 3))])]
+    return [(dimension.key, label)]
