@@ -25,7 +25,7 @@ from engine.gate import Gate, StoppedError
 from engine.lanes import DOUBTS, SLEEP_S, Admission, Lane, Lanes
 from engine.probe import Prober
 from engine.stop import Stop
-from engine.types import Failure, Record, Reply, Request, Usage
+from engine.types import Answer, Failure, Record, Reply, Request, Usage
 
 INTERNAL_ERROR, UNAVAILABLE = 500, 503
 """The first may be the row's doing, the second never is."""
@@ -110,12 +110,17 @@ class Asking:
         if self.admission is not None:
             self.lane = self.admission.lane
 
-    def record(self, outcome: Reply | Failure) -> Record:
+    def record(
+        self, outcome: Reply | Failure, *, answer: Answer | None = None, truncated: bool = False, key: bytes = b""
+    ) -> Record:
         """The row's end as it stands now."""
         return Record(
             row=self.request.row,
             id=self.request.id,
             outcome=outcome,
+            answer=answer,
+            truncated=truncated,
+            key=key,
             order=self.order,
             attempts=self.attempts,
             max_tokens_used=self.max_tokens_used,
@@ -165,24 +170,31 @@ class Attempts:
         asking.attempts += 1
         asking.max_tokens_used = admission.max_tokens
         self._counters.calls += 1
-        sent_s = anyio.current_time()
         try:
             reply = await lane.client.attempt(asking.request.body(admission.max_tokens, fields + asking.extra))
         except ApiError as error:
+            now = anyio.current_time()
             self._settle_error(asking, admission, error)
-            self._judge(asking, admission, error, formed=formed, latency_s=anyio.current_time() - sent_s)
+            try:
+                self._judge(asking, admission, error, formed=formed, now=now, latency_s=now - admission.sent_s)
+            finally:
+                self._ended(now)
             raise
         except BaseException:
             # Cancelled on its way: the provider goes on, and charges.
+            now = anyio.current_time()
             self._unknown(asking, admission)
-            lane.limits.failed(anyio.current_time(), reserved_tokens=admission.reserved_tokens)
+            lane.limits.failed(now, reserved_tokens=admission.reserved_tokens)
+            self._ended(now)
             raise
-        else:
-            self._settle_reply(asking, admission, reply, formed=formed)
-            return reply
-        finally:
-            self._lanes.look(anyio.current_time())
-            self._gate.wake()
+        now = anyio.current_time()
+        self._settle_reply(asking, admission, reply, formed=formed, now=now)
+        self._ended(now)
+        return reply
+
+    def _ended(self, now: float) -> None:
+        self._lanes.look(now)
+        self._gate.wake()
 
     def unused(self, asking: Asking) -> None:
         """Give back a slot in which nothing was sent."""
@@ -192,7 +204,7 @@ class Attempts:
         self._lanes.books.free(admission.worst_usd)
         self._gate.wake()
 
-    def _settle_reply(self, asking: Asking, admission: Admission, reply: Reply, *, formed: bool) -> None:
+    def _settle_reply(self, asking: Asking, admission: Admission, reply: Reply, *, formed: bool, now: float) -> None:
         lane, counters, usage = admission.lane, self._counters, reply.usage
         counters.answered += 1
         counters.latency_s += reply.latency_s
@@ -203,7 +215,6 @@ class Attempts:
         if formed and lane.structured == "untried":
             lane.structured = "works"
         lane.answered(asking.request, usage)
-        now = anyio.current_time()
         lane.limits.answered(
             now,
             reserved_tokens=admission.reserved_tokens,
@@ -233,9 +244,11 @@ class Attempts:
         asking.unknown_calls += 1
         asking.cost_usd = None
 
-    def _judge(self, asking: Asking, admission: Admission, error: ApiError, *, formed: bool, latency_s: float) -> None:
+    def _judge(
+        self, asking: Asking, admission: Admission, error: ApiError, *, formed: bool, now: float, latency_s: float
+    ) -> None:
         """Tell limits, health and counters what an error means, and the row whether to try again."""
-        lane, now, reserved = admission.lane, anyio.current_time(), admission.reserved_tokens
+        lane, reserved = admission.lane, admission.reserved_tokens
         asking.again = Again.LATER
         match error:
             case RateLimited():

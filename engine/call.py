@@ -131,13 +131,12 @@ class CallStage:
             self._gate.close_row(request)
             self._sharing.left(request.key)
             return
-        now = anyio.current_time()
         asking = Asking(
             request=request,
             admission=admission,
             order=self.counters.rows,
-            started_s=now,
-            idle_before_s=self._gate.idle_s(now),
+            started_s=admission.sent_s,
+            idle_before_s=self._gate.idle_s(admission.sent_s),
         )
         self.counters.rows += 1
         rows.start_soon(self._row, asking, sink)
@@ -177,11 +176,8 @@ class CallStage:
             answer = self._reader.read(reply.text)
             cut = cut_of(reply, answer, max_tokens=asking.max_tokens_used)
             whole = cut is Cut.NONE and answer.error is None
-            record = dataclasses.replace(
-                asking.record(reply),
-                answer=answer,
-                truncated=cut is not Cut.NONE,
-                key=asking.request.key if whole else b"",
+            record = asking.record(
+                reply, answer=answer, truncated=cut is not Cut.NONE, key=asking.request.key if whole else b""
             )
             if cut is not Cut.NONE and await self._tries_again(asking, cut, reply):
                 self.counters.truncated += 1
@@ -226,6 +222,7 @@ class CallStage:
         if lane.most_images is not None and asking.request.n_frames > lane.most_images > 0:
             try:
                 await self._reduce(asking, Reduction(max_frames=lane.most_images))
+                asking.admission.sent_s = anyio.current_time()
             except BaseException:
                 self._attempts.unused(asking)
                 raise

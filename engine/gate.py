@@ -63,7 +63,8 @@ class Gate:
         self._brake = brake
         self._stop = stop
         self._turn = anyio.Lock(fast_acquire=True)
-        self._freed = anyio.Event()
+        self._freed: anyio.Event | None = None
+        """Made by whoever waits: nearly always nobody does."""
         self._held_since: float | None = None
         self._held_s = 0.0
 
@@ -124,10 +125,13 @@ class Gate:
 
     def wake(self) -> None:
         """Let what waits look again: a slot or a row's bytes were freed, or the run is to stop."""
-        self._freed.set()
-        self._freed = anyio.Event()
+        if self._freed is not None:
+            self._freed.set()
+            self._freed = None
 
     async def _until_freed(self, seconds: float) -> None:
+        if self._freed is None:
+            self._freed = anyio.Event()
         freed = self._freed
         with anyio.move_on_after(seconds):
             await freed.wait()

@@ -170,6 +170,8 @@ class Admission:
     max_tokens: int
     reserved_tokens: int
     worst_usd: float
+    sent_s: float
+    """When it was given, which is when the call is sent."""
 
 
 class Lanes:
@@ -225,7 +227,7 @@ class Lanes:
             self.books.free(worst_usd)
             return wait_s
         lane.calls += 1
-        return Admission(lane=lane, max_tokens=most, reserved_tokens=tokens, worst_usd=worst_usd)
+        return Admission(lane=lane, max_tokens=most, reserved_tokens=tokens, worst_usd=worst_usd, sent_s=now)
 
     def look(self, now: float) -> None:
         """Keep the time during which no lane is open; to be called when a lane may have changed."""

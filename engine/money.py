@@ -36,16 +36,23 @@ class Books:
         """Calls that may have been charged and said no usage."""
         self.unpriced_calls = int(said.get("unpriced_calls", 0))
         """Calls with a usage and no price."""
-        self.usage = Usage(
-            prompt_tokens=int(said.get("prompt_tokens", 0)),
-            completion_tokens=int(said.get("completion_tokens", 0)),
-            cached_tokens=int(said.get("cached_tokens", 0)),
-        )
+        self._prompt_tokens = int(said.get("prompt_tokens", 0))
+        self._completion_tokens = int(said.get("completion_tokens", 0))
+        self._cached_tokens = int(said.get("cached_tokens", 0))
         # An earlier life did not live to see what became of these.
         self.unknown_calls += int(said.get(IN_FLIGHT, 0))
         self.unknown_usd += float(said.get(RESERVED, 0.0))
         self.reserved_usd = 0.0
         self._in_flight = 0
+
+    @property
+    def usage(self) -> Usage:
+        """Of every call that said what it took."""
+        return Usage(
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            cached_tokens=self._cached_tokens,
+        )
 
     def reserve(self, worst_usd: float) -> bool:
         """Set aside what a call may cost at most; False if that could pass the ceiling."""
@@ -64,7 +71,9 @@ class Books:
     def charged(self, worst_usd: float, usage: Usage, cost_usd: float | None) -> None:
         """A call ended and said what it took; `cost_usd` is None without a price."""
         self.free(worst_usd)
-        self.usage += usage
+        self._prompt_tokens += usage.prompt_tokens
+        self._completion_tokens += usage.completion_tokens
+        self._cached_tokens += usage.cached_tokens
         if cost_usd is None:
             self.unpriced_calls += 1
         else:
@@ -83,9 +92,9 @@ class Books:
             "unknown_usd": self.unknown_usd,
             "unknown_calls": self.unknown_calls,
             "unpriced_calls": self.unpriced_calls,
-            "prompt_tokens": self.usage.prompt_tokens,
-            "completion_tokens": self.usage.completion_tokens,
-            "cached_tokens": self.usage.cached_tokens,
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": self._completion_tokens,
+            "cached_tokens": self._cached_tokens,
             IN_FLIGHT: self._in_flight,
             RESERVED: self.reserved_usd,
         }

@@ -78,6 +78,9 @@ def one_line(text: str, key: Secret | None = None) -> str:
     """One line that can be printed, written and encoded: no key, no control characters, no lone surrogates."""
     # The key goes before the cut: half a key is still half a key.
     short = (key.redact(text) if key else text)[: 2 * MAX_MESSAGE_CHARS]
+    if short.isprintable() and "  " not in short:
+        # As nearly all that is sent: nothing to take out.
+        return short.strip()[:MAX_MESSAGE_CHARS]
     return " ".join("".join(char if char.isprintable() else " " for char in short).split())[:MAX_MESSAGE_CHARS]
 
 

@@ -50,7 +50,11 @@ class Drift:
         else:
             self._block_read += 1
             for dimension in self._dimensions:
-                block.update(_labels_of(dimension, labels[dimension.key]))
+                key, label = dimension.key, labels[dimension.key]
+                if type(label) is str:
+                    block[key, label] += 1
+                else:
+                    block.update(_labels_of(dimension, label))
         if self._block_seen == self._block_rows:
             self._close_block()
 
@@ -103,9 +107,8 @@ def z_of(then: float, before: int, now: float, block: int) -> float:
 
 
 def _labels_of(dimension: Dimension, label: Any) -> list[Label]:
+    """What a list or a number counts as."""
     if isinstance(label, list):
         return [(dimension.key, value) for value in label]
-    if dimension.kind == "number":
-        share = (label - dimension.minimum) / (dimension.maximum - dimension.minimum)
-        return [(dimension.key, THIRDS[min(2, int(share * 3))])]
-    return [(dimension.key, label)]
+    share = (label - dimension.minimum) / (dimension.maximum - dimension.minimum)
+    return [(dimension.key, THIRDS[min(2, int(share * 3))])]

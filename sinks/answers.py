@@ -64,6 +64,8 @@ class _Table:
         self._busy_s = busy_s
         self._reading: sqlite3.Connection | None = None
         self._writing: sqlite3.Connection | None = None
+        self._stale = True
+        """Whether what is read must be looked at anew: something was put in since."""
         self.trouble: str | None = None
         """Why nothing is found or kept any more."""
 
@@ -122,6 +124,7 @@ class _Table:
         if self._reading is None or self.trouble is not None:
             return None
         try:
+            self._look_anew()
             found: tuple[Any, ...] | None = self._reading.execute(
                 "SELECT * FROM answers WHERE key = ?", (key,)
             ).fetchone()
@@ -130,6 +133,15 @@ class _Table:
                 self.give_up(error)
             return None
         return found
+
+    def _look_anew(self) -> None:
+        """Read as of one moment until something is put in: taking and leaving the lock costs more than reading."""
+        assert self._reading is not None
+        if self._stale:
+            self._stale = False
+            if self._reading.in_transaction:
+                self._reading.execute("COMMIT")
+            self._reading.execute("BEGIN")
 
     def put(self, entries: Iterable[tuple[Any, ...]]) -> None:
         """Put entries in, newer ones in the place of older ones."""
@@ -140,6 +152,7 @@ class _Table:
             # In the order of the table, for the sake of its pages.
             self._writing.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", sorted(entries))
             self._writing.execute("COMMIT")
+            self._stale = True
         except sqlite3.Error as error:
             self.give_up(error)
             # Others may still be able to write.
