@@ -41,6 +41,10 @@ COMMANDS = {
         "labels.commands.run:estimate",
         "What a run would take in tokens, dollars and time, and what other sizes and numbers of frames would.",
     ),
+    "build": (
+        "labels.commands.build:build",
+        "Rows to a JSONL file of chats: with gold labels to fine-tune on, or without to be answered by `infer`.",
+    ),
     "status": (
         "labels.commands.folder:status",
         "What a run folder holds: rows done, rows failed by kind, rows left, tokens and dollars.",
@@ -67,6 +71,9 @@ COMMANDS = {
     ),
 }
 """Where each command stands, and the first line of what it says of itself."""
+
+BEGUN_AGAIN = frozenset({"build", "parse", "score"})
+"""Commands that make one file: what was cut short is made anew."""
 
 TOOLS = frozenset({"status", "verify", "export", "reshard"})
 """Commands about a run folder that have nothing to go on with."""
@@ -182,6 +189,8 @@ def _explain(error: errors.EngineError) -> int:
         case errors.FolderInUse():
             more = "" if of_tool else f" With that settled, or another --out:\n  {resume_command()}"
             say(f"Nothing was sent and nothing changed.{more}")
+        case _ if BEGUN_AGAIN.intersection(sys.argv[1:2]):
+            say(f"With the cause gone, type the command again:\n  {program()} {shlex.join(sys.argv[1:])}")
         case _ if of_tool:
             out = next((word for word in sys.argv[2:] if (Path(word) / MANIFEST).exists()), "OUT")
             say(f"What is damaged, if anything, and what is not, says:\n  {program()} {shlex.join(['verify', out])}")

@@ -151,8 +151,8 @@ class GoldColumns:
         for implication in self.codebook.implications:
             when, then = implication.when, implication.then
             if labels.get(when.key) == when.equals and labels.get(then.key, then.equals) != then.equals:
-                problems.append(f"{CONTRADICTION}:{then.key}")
                 wrong |= {when.key, then.key}
+        problems += [f"{CONTRADICTION}:{key}" for key in labels if key in wrong]
         return wrong
 
 
@@ -171,9 +171,11 @@ def _label(dimension: Dimension, cell: str, yn_thresh: float) -> Any:
     Raises:
         _NoLabelError: it says nothing, or nothing that can be a label.
     """
+    if dimension.kind == "categorical" and cell in dimension.values:
+        return cell
     text = " ".join(cell.split())
-    is_value = text.casefold() in {value.casefold() for value in dimension.values}
-    if text.casefold() in NO_GOLD and not is_value:
+    folded = text.casefold()
+    if folded in NO_GOLD and folded not in map(str.casefold, dimension.values):
         raise _NoLabelError
     if dimension.kind == "number":
         return _number(dimension, text)

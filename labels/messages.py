@@ -76,7 +76,7 @@ def read_chats(path: Path, *, flag: str) -> Iterator[Chat]:
             index = 0
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield _chat(path, number, index, line)
+                    yield chat_of(line, where=f"{path} line {number}", number=number, index=index)
                     index += 1
     except OSError as error:
         raise ConfigError(f"{flag} {path}: {error.strerror}") from error
@@ -101,14 +101,25 @@ def pictures_of(content: object) -> list[str]:
     return [url for url in urls if isinstance(url, str)]
 
 
-def _chat(path: Path, number: int, index: int, line: bytes) -> Chat:
+def chat_of(line: bytes, *, where: str, number: int, index: int) -> Chat:
+    """One line as a chat.
+
+    Args:
+        line: its bytes.
+        where: what messages call it.
+        number: of the line, from 1.
+        index: among the lines that are not blank, from 0.
+
+    Raises:
+        InputError: it is none.
+    """
     try:
         said = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise InputError(f"{path} line {number}: no JSON: {error}") from error
+        raise InputError(f"{where}: no JSON: {error}") from error
     messages = said.get("messages") if isinstance(said, dict) else None
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise InputError(f'{path} line {number}: no chat; a line is an object with a list "messages"')
+        raise InputError(f'{where}: no chat; a line is an object with a list "messages"')
     return Chat(
         line=number,
         index=index,

@@ -80,7 +80,11 @@ FENCES = {
     "pickle": {"engine/worker.py", "engine/process.py"},
     "rich": {"engine/console.py"},
     "uvloop": {"labels/job.py", "bench/provider_speed.py"},
-    "cyclopts": {"cli.py", "labels/flags.py"},
+    "cyclopts": {
+        "cli.py",
+        "labels/flags.py",
+        *(str(path.relative_to(ROOT)) for path in (ROOT / "labels" / "commands").glob("*.py")),
+    },
     "httptools": {"bench/connection.py"},
     "fsspec": {"encoders/storage.py"},
     "sqlite3": {"encoders/archive.py", "encoders/index.py", "sinks/answers.py"},
