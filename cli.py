@@ -45,6 +45,10 @@ COMMANDS = {
         "labels.commands.build:build",
         "Rows to a JSONL file of chats: with gold labels to fine-tune on, or without to be answered by `infer`.",
     ),
+    "infer": (
+        "labels.commands.infer:infer",
+        "Ask a model every chat of a JSONL file, and write its raw answers into one file, as they come.",
+    ),
     "status": (
         "labels.commands.folder:status",
         "What a run folder holds: rows done, rows failed by kind, rows left, tokens and dollars.",

@@ -241,6 +241,7 @@ DESCRIBED = frozenset(
         "source.embedded_text_column",
         "source.video_column",
         "source.carried",
+        "source.whole_lines",
         "format.value",
     }
 )

@@ -169,7 +169,8 @@ def _ends_with_a_record(path: Path, size: int, marks: Marks) -> bool:
     An old end without a newline may have got one. A quote that was open at the old end may be closed by what follows:
     then the file is read otherwise from there on.
     """
-    with open_table(path) as table:
+    # Where records end is all that counts, so lines of JSON need not be read as objects.
+    with open_table(path, whole_lines=True) as table:
         table.skip_to(marks.last_row, marks)
         start = path.stat().st_size
         for _ in table.records(()):

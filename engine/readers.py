@@ -18,24 +18,31 @@ from typing import Any
 
 import orjson
 
-from engine.cells import MAX_CELL_CHARS, Placed, Table, check_width, checked, is_broken
+from engine.cells import MAX_CELL_CHARS, Cells, Placed, Table, check_width, checked, is_broken
 from engine.errors import ConfigError, InputError
 from engine.marks import Marks
 from engine.parquet import open_parquet
-from engine.textlines import BUFFER_BYTES, FirstBytes, Lines, unpacked
+from engine.textlines import BUFFER_BYTES, MAX_LINE_BYTES, FirstBytes, Lines, unpacked
 
 HEADER_LINES, HEADER_CHARS = 1000, 1 << 20
 """JSON has no header: the names are those of so many first lines, since writers leave out what a row does not have."""
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+JSON_SUFFIXES = (".jsonl", ".ndjson")
+WHOLE_LINE = ("meta_id", "line")
+"""The columns of a file whose lines are taken as they stand: the id inside, and the text."""
 
 
 @contextmanager
-def open_table(path: Path, *, size_bytes: int | None = None) -> Iterator[Table]:
+def open_table(
+    path: Path, *, size_bytes: int | None = None, whole_lines: bool = False, max_line_bytes: int = MAX_LINE_BYTES
+) -> Iterator[Table]:
     """Open by suffix: .csv, .tsv, .jsonl, .ndjson (also .gz, .zst), .parquet.
 
     Args:
         path: the file.
         size_bytes: how much of a file of text belongs to the input; None takes what there is now.
+        whole_lines: whether each line of a .jsonl file is one cell, whatever keys it has; the columns are `WHOLE_LINE`.
+        max_line_bytes: a longer line of text is a broken record.
 
     Raises:
         ConfigError: the suffix is unknown, or a library for it is missing.
@@ -53,9 +60,9 @@ def open_table(path: Path, *, size_bytes: int | None = None) -> Iterator[Table]:
     with path.open("rb", buffering=0) as raw:
         part = FirstBytes(raw, path.stat().st_size if size_bytes is None else size_bytes)
         with io.BufferedReader(part, BUFFER_BYTES) as buffered, unpacked(buffered, packed) as file:
-            lines = Lines(file, path)
-            if kind in {".jsonl", ".ndjson"}:
-                table = _jsonl(lines, part.share_read)
+            lines = Lines(file, path, max_line_bytes=max_line_bytes)
+            if kind in JSON_SUFFIXES:
+                table = _whole_lines(lines, part.share_read) if whole_lines else _jsonl(lines, part.share_read)
             else:
                 table = _delimited(lines, part.share_read, delimiter="\t" if kind == ".tsv" else ",")
             yield table if packed else _enterable(table, lines)
@@ -155,6 +162,37 @@ def _jsonl_records(lines: Lines, names: Sequence[str]) -> Iterator[Placed]:
         elif line.strip():
             said = _object(line)
             yield place, "no JSON object" if said is None else checked([said.get(name) for name in names])
+
+
+def _whole_lines(lines: Lines, share_read: Callable[[], float]) -> Table:
+    lines.begin()
+    if next(lines, None) is None:
+        raise InputError(f"{lines.path} is empty; it needs one JSON object a line")
+    lines.rewind(keep=0)
+    return Table(
+        header=WHOLE_LINE, records=lambda columns: _whole_records(lines, parsed=bool(columns)), share_read=share_read
+    )
+
+
+def _whole_records(lines: Lines, *, parsed: bool) -> Iterator[Placed]:
+    """The records with both columns, or, unparsed, with none."""
+    while True:
+        place = lines.begin()
+        line = next(lines, None)
+        if line is None:
+            return
+        if fault := lines.fault():
+            yield place, fault
+        elif not line.isspace():
+            yield place, _whole_cells(line) if parsed else ()
+
+
+def _whole_cells(line: str) -> Cells | str:
+    said = _object(line)
+    if said is None:
+        return "no JSON object"
+    identity = checked((said.get(WHOLE_LINE[0]),))
+    return identity if isinstance(identity, str) else (*identity, line)
 
 
 def _object(line: str) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,8 @@ from typing import Any, Self
 from engine.cells import Placed, Table
 from engine.errors import ConfigError, InputError
 from engine.inputs import Resumption, Watch, digest_file
-from engine.readers import open_table
+from engine.readers import WHOLE_LINE, open_table
+from engine.textlines import MAX_LINE_BYTES
 from engine.types import Failure, FailureKind, Record, Row
 
 BATCH_ROWS = 256
@@ -47,6 +48,11 @@ class SourceConfig:
     carried: tuple[tuple[str, str], ...] = ()
     """Further columns that come along in `Row.fields`: under which name, and what the header calls them. They are no
     part of what makes an input the same: no request holds them."""
+    whole_lines: bool = False
+    """Whether each line of a .jsonl file is a row as it stands: `Row.fields` has nothing but its text, as `line`; the
+    id is its `meta_id`, or else the row's ordinal."""
+    max_line_bytes: int = MAX_LINE_BYTES
+    """A longer line of text is no row."""
     skip: int = 0
     """Records left out at the beginning; they keep their ordinals."""
     limit: int = 0
@@ -70,7 +76,7 @@ def describe_input(config: SourceConfig, *, known: Mapping[str, Any] | None = No
     """
     path = config.path
     _check_file(path)
-    with open_table(path) as table:
+    with _opened(config) as table:
         columns = _columns(config, table)
         header = list(table.header)
     about: dict[str, object] = {
@@ -128,7 +134,7 @@ class RowReader:
         self._opened = ExitStack()
         with ExitStack() as opened:
             size_bytes = self._watch.size_bytes if self._watch else None
-            self._table = opened.enter_context(open_table(config.path, size_bytes=size_bytes))
+            self._table = opened.enter_context(_opened(config, size_bytes=size_bytes))
             self._fd = os.open(config.path, os.O_RDONLY | os.O_CLOEXEC)
             opened.callback(os.close, self._fd)
             if self._watch:
@@ -185,7 +191,7 @@ class RowReader:
                 break
             ordinal = self._passed - 1
             if ordinal >= self._config.skip and not self._is_done(ordinal):
-                item = _row(ordinal, placed, self._roles)
+                item = _row(ordinal, placed, self._roles, id_from_position=self._config.whole_lines)
                 batch.append(item)
                 chars += len(item.id) + sum(map(len, item.fields.values())) if isinstance(item, Row) else 0
         self._share = self._table.share_read()
@@ -220,7 +226,15 @@ class RowReader:
         self._opened.close()
 
 
+def _opened(config: SourceConfig, *, size_bytes: int | None = None) -> AbstractContextManager[Table]:
+    return open_table(
+        config.path, size_bytes=size_bytes, whole_lines=config.whole_lines, max_line_bytes=config.max_line_bytes
+    )
+
+
 def _columns(config: SourceConfig, table: Table) -> dict[str, int]:
+    if config.whole_lines:
+        return {"id": 0, WHOLE_LINE[1]: 1}
     columns = choose_columns(config, table.header)
     if columns["id"] in table.float_columns:
         name = table.header[columns["id"]]
@@ -282,13 +296,13 @@ def _named(who: object, name: str, names: list[str], header: tuple[str, ...]) ->
         raise ConfigError(f"{who} {name}: no such column; there are {', '.join(header)}") from None
 
 
-def _row(ordinal: int, placed: Placed, roles: tuple[str, ...]) -> Row | Record:
+def _row(ordinal: int, placed: Placed, roles: tuple[str, ...], *, id_from_position: bool) -> Row | Record:
     """One record as a row, or as the failure that says where and why it is none."""
     place, cells = placed
     if isinstance(cells, str):
         return _bad(ordinal, f"{place}: {cells}")
     found = {role: cell for role, cell in zip(roles, cells, strict=True) if cell is not None}
-    identity = found.pop("id", "")
+    identity = found.pop("id", "") or (str(ordinal) if id_from_position else "")
     if not identity:
         return _bad(ordinal, f"{place}: the id is empty")
     return Row(row=ordinal, id=identity, fields=found)

@@ -22,8 +22,8 @@ from engine.marks import Place
 
 MAX_LINE_BYTES = 4 << 20
 """A cell of the longest kind, in characters of four bytes."""
-MAX_RECORD_CHARS = 2 * MAX_LINE_BYTES
-"""A record of many lines: more is a quote that was never closed."""
+RECORD_LINES = 2
+"""A record of many lines may be as long as so many of the longest: more is a quote that was never closed."""
 ZSTD_FEED_BYTES = 512
 """Four bytes may stand for 128 KiB, so this much for 16 MiB."""
 BUFFER_BYTES = 128 << 10
@@ -114,13 +114,19 @@ class _Line(NamedTuple):
 class Lines:
     """Physical lines as text. An iterator that can go back to the second line of the record it is in.
 
+    Args:
+        file: what is read.
+        path: its name, for messages.
+        max_line_bytes: a longer line is no line.
+
     Raises:
         InputError: the file cannot be read further, or is UTF-16.
         csv.Error: the record is too long.
     """
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: BinaryIO, path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._file = file
+        self._max_bytes = max_line_bytes
         self._offset = 0
         """Bytes read from the file."""
         self.path = path
@@ -167,17 +173,17 @@ class Lines:
         self.number += 1
         self._record.append(line)
         self.record_chars += len(line.text)
-        if self.record_chars > MAX_RECORD_CHARS:
+        if self.record_chars > RECORD_LINES * self._max_bytes:
             raise csv.Error("too long; is a quote left open?")
         return line.text
 
     def _next_line(self) -> _Line:
-        start = self._offset
+        start, most = self._offset, self._max_bytes
         try:
-            data = rest = self._file.readline(MAX_LINE_BYTES + 1)
+            data = rest = self._file.readline(most + 1)
             self._offset += len(data)
-            while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
-                rest = self._file.readline(MAX_LINE_BYTES + 1)
+            while len(rest) > most and not rest.endswith(b"\n"):
+                rest = self._file.readline(most + 1)
                 self._offset += len(rest)
         except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
             raise InputError(f"{self.path} cannot be read past line {self.number}: {error}") from error
@@ -187,8 +193,8 @@ class Lines:
             if _is_utf16(data):
                 raise InputError(f"{self.path} is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT")
             data = data.removeprefix(BOM)
-        if len(data) > MAX_LINE_BYTES:
-            return _Line(start, "", f"longer than {MAX_LINE_BYTES} bytes")
+        if len(data) > most:
+            return _Line(start, "", f"longer than {most} bytes")
         try:
             return _Line(start, data.decode(), "")
         except UnicodeDecodeError:

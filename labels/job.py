@@ -6,8 +6,8 @@ import asyncio
 import platform
 import random
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from engine.errors import ConfigError
 from engine.inputs import SUMS, compare
 from engine.marks import Marks
 from engine.money import IN_FLIGHT, Books
-from engine.ports import Answers, Client, Observer, Reader
+from engine.ports import Answers, Client, Encoder, Observer, Reader, Sink
 from engine.report import EventsFile, write_report
 from engine.run import OFFSETS, Parts, Run
 from engine.signals import Signals
@@ -32,11 +32,13 @@ from engine.source import describe_input
 from engine.stats import Snapshot, Watcher
 from labels.codebook import Codebook, load_codebook
 from labels.earlier import earlier_answers
+from labels.infer_warmup import warm_up
 from labels.probe_tokens import book, keep, probe_lane, stored_in, wanted, worst_cost_usd
 from labels.reading import CodebookReader, TextReader
 from labels.token_audit import Audit, AuditedClient
 from sinks.checkpoint import SPENT
 from sinks.folder import INPUT, INPUT_BEFORE, MANIFEST, check_same_run, extension_of, read_manifest
+from sinks.one_file import RawFile
 from sinks.shards import ShardSink
 from sinks.summary import read_checkpoint
 
@@ -77,6 +79,12 @@ class Job:
     """Looks at the quality of the answers while they come."""
     probe_tokens: bool = False
     """Whether the server is asked what it counts for a picture even where a formula is known."""
+    worker: Callable[[ChatEncoder], Encoder] | None = None
+    """Makes of the encoder what the workers run in its place."""
+    raw: Path | None = None
+    """A file that has every ended row as a line of the raw record."""
+    warmup: int = 0
+    """Calls at most by which an address is waited for before any row is sent."""
 
 
 def ask_by_codebook(name: str) -> Questions:
@@ -139,8 +147,25 @@ def run_job(job: Job, *, say: Callable[[str], None], signals: Signals | None = N
             )
         if INPUT_BEFORE in manifest:
             sink.learnt.pop("rows_total", None)
-        with earlier_answers(sink, job.settings, out=job.out, cache=job.cache, say=say) as answers:
-            return on_loop(_life(job, sink, manifest[INPUT], answers=answers, say=say, signals=signals))
+        with (
+            earlier_answers(sink, job.settings, out=job.out, cache=job.cache, say=say) as answers,
+            _with_raw(job, sink, say=say) as kept,
+        ):
+            return on_loop(_life(job, kept, manifest[INPUT], answers=answers, say=say, signals=signals))
+
+
+@contextmanager
+def _with_raw(job: Job, sink: ShardSink, *, say: Callable[[str], None]) -> Iterator[Sink]:
+    """The sink, and the raw file of the job if it has one."""
+    if job.raw is None:
+        yield sink
+        return
+    with RawFile(sink, job.out, job.raw, model=job.settings.models) as kept:
+        try:
+            yield kept
+        finally:
+            if kept.trouble is not None:
+                say(kept.trouble)
 
 
 def _manifest(job: Job) -> dict[str, Any]:
@@ -168,7 +193,7 @@ def _manifest(job: Job) -> dict[str, Any]:
 
 async def _life(
     job: Job,
-    sink: ShardSink,
+    sink: Sink,
     identity: Mapping[str, Any],
     *,
     answers: Sequence[Answers],
@@ -178,10 +203,17 @@ async def _life(
     """One life of the run."""
     left = _left_in_flight(sink)
     job = await _measured(job, sink, say=say)
+    if job.warmup:
+        books = Books(job.settings.brake.max_cost_usd, sink.learnt.get(SPENT))
+        try:
+            await warm_up(job.settings.lanes, calls=job.warmup, books=books, say=say)
+        finally:
+            sink.learnt[SPENT] = books.as_json()
     encoder = job.encoder
     audit = Audit(encoder.image_tokens, model=encoder.model, say=say)
-    # It reads whole bodies, so it is spared those it could say nothing of.
-    audited = encoder.model if encoder.media.is_wanted and encoder.image_tokens(1, 1) is not None else None
+    # It reads whole bodies, so it is spared those it could say nothing of; other encoders may send what it cannot read.
+    audits = job.worker is None and encoder.media.is_wanted and encoder.image_tokens(1, 1) is not None
+    audited = encoder.model if audits else None
     with ExitStack() as shown:
         watchers: list[Watcher] = [shown.enter_context(EventsFile(job.out / "events.jsonl"))]
         if sys.stderr.isatty():
@@ -190,7 +222,8 @@ async def _life(
         else:
             watchers.append(PlainLines(sys.stderr))
         async with AsyncExitStack() as opened:
-            pool = await opened.enter_async_context(EncoderPool(job.encoder, job.settings.encode))
+            worker = encoder if job.worker is None else job.worker(encoder)
+            pool = await opened.enter_async_context(EncoderPool(worker, job.settings.encode))
             clients: list[Client] = []
             for lane in job.settings.lanes:
                 client = await opened.enter_async_context(HttpClient(lane))
@@ -222,12 +255,12 @@ async def _life(
                     )
 
 
-def _left_in_flight(sink: ShardSink) -> int:
+def _left_in_flight(sink: Sink) -> int:
     """Calls that a life which did not close had in flight at its last commit."""
     return int((sink.learnt.get(SPENT) or {}).get(IN_FLIGHT, 0))
 
 
-async def _measured(job: Job, sink: ShardSink, *, say: Callable[[str], None]) -> Job:
+async def _measured(job: Job, sink: Sink, *, say: Callable[[str], None]) -> Job:
     """The job, with what its first server counts for a picture where that had to be asked, now or in an earlier life.
 
     Raises:

@@ -28,6 +28,7 @@ from tests.fakes.calls import make_config, make_lane
 OPERATIONAL = {
     *(
         "source.path",
+        "source.max_line_bytes",
         "encode.variables",
         "encode.workers",
         "encode.row_timeout_s",

@@ -298,6 +298,58 @@ def test_an_edit_changes_the_identity_and_an_appended_file_keeps_its_first_diges
     assert edited[0] != first[0]
 
 
+CHATS = (
+    '{"meta_id": "0012", "messages": [{"role": "user", "content": "世界"}]}\n'
+    "\n"
+    '{"messages": [], "meta_id": null}\r\n'
+    '{"meta_id": 7531309745475554591.0, "score": NaN}\n'
+    "no JSON\n"
+    '["no object"]\n'
+    '{"meta_id": 99999999999999999999, "a": "\\ud800"}\n'
+    '{"meta_id": ""}'
+)
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.ndjson", "t.jsonl.gz", "t.jsonl.zst"])
+def test_whole_lines_are_rows_with_the_id_inside_them_or_else_their_position(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, CHATS.encode())
+    items = read(path, whole_lines=True)
+    found = [(item.row, item.id) for item in items if isinstance(item, Row)]
+    assert found == [(0, "0012"), (1, "1"), (2, "7531309745475554591.0"), (5, "99999999999999999999"), (6, "6")]
+    lines = [line for line in CHATS.replace("\r", "").split("\n") if line]
+    for item in items:
+        if isinstance(item, Row):
+            assert {key: text.rstrip("\r\n") for key, text in item.fields.items()} == {"line": lines[item.row]}
+    assert trouble(items) == {3: "line 5: no JSON object", 4: "line 6: no JSON object"}
+    assert describe_input(SourceConfig(path=path, whole_lines=True))["columns"] == {"id": "meta_id", "line": "line"}
+
+
+def test_a_long_line_is_a_row_within_the_bound_and_a_failure_beyond_it(tmp_path: Path) -> None:
+    long = b'{"meta_id":"a","x":"%b"}\n'
+    path = write(tmp_path / "t.jsonl", long % (b"x" * (9 << 20)) + long % (b"x" * (5 << 20)) + b'{"meta_id":"c"}\n')
+    items = read(path, whole_lines=True, max_line_bytes=8 << 20)
+    assert trouble(items) == {0: f"line 1: longer than {8 << 20} bytes"}
+    assert [(item.id, len(item.fields["line"])) for item in items[1:] if isinstance(item, Row)] == [
+        ("a", (5 << 20) + len(long) - 2),
+        ("c", 16),
+    ]
+    assert set(trouble(read(path, whole_lines=True))) == {0, 1}, "without a bound of its own the usual one holds"
+
+
+def test_a_batch_of_long_lines_ends_early(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", (b'{"x":"%b"}\n' % (b"x" * (3 << 20))) * 5)
+    with RowReader(SourceConfig(path=path, whole_lines=True), is_done=lambda _: False) as reader:
+        sizes = []
+        while batch := reader.next_batch():
+            sizes.append(len(batch))
+    assert sizes == [2, 2, 1]
+
+
+def test_whole_lines_of_an_empty_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is empty"):
+        describe_input(SourceConfig(path=write(tmp_path / "t.jsonl", b""), whole_lines=True))
+
+
 MEASURE = """\
 import re, sys
 from pathlib import Path
