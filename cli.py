@@ -49,6 +49,10 @@ COMMANDS = {
         "labels.commands.infer:infer",
         "Ask a model every chat of a JSONL file, and write its raw answers into one file, as they come.",
     ),
+    "finetune": (
+        "labels.commands.finetune:finetune",
+        "Teach a model by chats with answers: check the files, upload them, start a fine-tuning job, follow it.",
+    ),
     "status": (
         "labels.commands.folder:status",
         "What a run folder holds: rows done, rows failed by kind, rows left, tokens and dollars.",

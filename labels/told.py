@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from encoders.chat import ChatEncoder, recipe_of
 from engine.clouds import notice_config
 from engine.config import (
-    LOOPBACK,
     ApiConfig,
     BrakeConfig,
     FormatConfig,
@@ -31,11 +27,10 @@ from engine.secret import Secret
 from engine.source import SourceConfig
 from labels.flags import RunFlags
 from labels.job import Job, Questions, ask_by_codebook, ask_by_prompt
+from labels.keys import DEFAULT_URL, address, key_for
 from labels.media import media_of, prepared, worker_variables
 from labels.quality import Quality, gold_of
 
-KEY_VARIABLES = ("TOGETHER_API_KEY", "OPENAI_API_KEY")
-DEFAULT_URL = "https://api.together.xyz/v1"
 ENDPOINT_KEYS = ("model", "key-env", "key-file", "weight", "price-in", "price-out", "rpm", "tpm")
 UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
@@ -187,11 +182,11 @@ def _lanes(flags: RunFlags, *, key_needed: bool) -> tuple[tuple[ApiConfig, ...],
     told = [_endpoint(text) for text in flags.endpoint] or [("", {})]
     notes: list[str] = []
     lanes = []
-    for address, said in told:
+    for named, said in told:
         model = said.get("model") or flags.model
         if not model:
             raise ConfigError("--model is missing: name the model as the provider spells it")
-        url = _address(address or flags.base_url or DEFAULT_URL)
+        url = address(named or flags.base_url or DEFAULT_URL)
         lanes.append(
             ApiConfig(
                 base_url=url,
@@ -222,15 +217,6 @@ def _endpoint(text: str) -> tuple[str, dict[str, str]]:
     if "://" not in url:
         raise ConfigError(f"--endpoint {url!r} must begin with its address, such as https://api.openai.com/v1")
     return url, said
-
-
-def _address(url: str) -> str:
-    """With `/v1` where only a host was given."""
-    try:
-        path = urlsplit(url).path
-    except ValueError as error:
-        raise ConfigError(f"{url!r} is no address: {error}") from error
-    return url.rstrip("/") + "/v1" if "://" in url and path in {"", "/"} else url
 
 
 def _number(said: Mapping[str, str], key: str) -> float | None:
@@ -281,28 +267,7 @@ def _duration_s(text: str, *, flag: str) -> float:
 def _key(flags: RunFlags, url: str, said: Mapping[str, str]) -> Secret | None:
     """The key, or None where a server on this machine needs none."""
     file = Path(said["key-file"]) if "key-file" in said else None if "key-env" in said else flags.api_key_file
-    if file is not None:
-        return Secret(_key_in(file))
-    name = said.get("key-env") or flags.api_key_env
-    names = (name,) if name else KEY_VARIABLES
-    value = next((os.environ[name] for name in names if os.environ.get(name)), None)
-    if value is None and (name or urlsplit(url).hostname not in LOOPBACK):
-        raise ConfigError(
-            f"no API key: set {' or '.join(names)} in the environment, or name a file with --api-key-file"
-        )
-    return None if value is None else Secret(value.strip())
-
-
-def _key_in(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-        mode = path.stat().st_mode
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"--api-key-file {path}: {reason}") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"--api-key-file {path} can be read by others; run: chmod 600 {shlex.quote(str(path))}")
-    return text
+    return key_for(url, variable=said.get("key-env") or flags.api_key_env, file=file)
 
 
 def _cores() -> int:
