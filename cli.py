@@ -49,6 +49,14 @@ COMMANDS = {
         "labels.commands.infer:infer",
         "Ask a model every chat of a JSONL file, and write its raw answers into one file, as they come.",
     ),
+    "parse": (
+        "labels.commands.parse:parse",
+        "Read raw answers: one line an answer, with its labels or the reason why there are none.",
+    ),
+    "codebook": (
+        "labels.commands.codebook:codebook",
+        "What a codebook asks, whether it is sound, and the prompt it gives.",
+    ),
     "finetune": (
         "labels.commands.finetune:finetune",
         "Teach a model by chats with answers: check the files, upload them, start a fine-tuning job, follow it.",
@@ -103,12 +111,14 @@ EXIT_CODES: tuple[tuple[type[errors.EngineError], int], ...] = (
 
 def flags_from_file(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
     """Fill in what `--config FILE` says and the command line does not."""
+    del commands  # a file holds the flags of one command
     for argument in arguments:
         if argument.name == "--config" and argument.tokens:
             path = Path(argument.tokens[-1].value)
             try:
                 path.read_bytes()
-                cyclopts.config.Toml(path, must_exist=True, use_commands_as_keys=False)(app, commands, arguments)
+                # No commands, or a flag that is called like one of them, such as --codebook, would be passed over.
+                cyclopts.config.Toml(path, must_exist=True)(app, (), arguments)
             except OSError as error:
                 raise errors.ConfigError(f"--config {path}: {error.strerror}") from error
             except ValueError as error:
@@ -159,6 +169,9 @@ def call(arguments: list[str]) -> int:
         return 0
     except KeyboardInterrupt as error:
         name = str(error) or "SIGINT"
+        if BEGUN_AGAIN.intersection(arguments[:1]):
+            say(f"Stopped by {name}; no file was made or changed. Type the command again:\n  {_same_command()}")
+            return EXIT_RESUMABLE
         say(f"Stopped by {name}; everything counted as done is safe. Go on with:\n  {resume_command()}")
         return EXIT_RESUMABLE
     except Exception as error:  # noqa: BLE001 - the last border: a user is shown no traceback
@@ -198,13 +211,17 @@ def _explain(error: errors.EngineError) -> int:
             more = "" if of_tool else f" With that settled, or another --out:\n  {resume_command()}"
             say(f"Nothing was sent and nothing changed.{more}")
         case _ if BEGUN_AGAIN.intersection(sys.argv[1:2]):
-            say(f"With the cause gone, type the command again:\n  {program()} {shlex.join(sys.argv[1:])}")
+            say(f"With the cause gone, type the command again:\n  {_same_command()}")
         case _ if of_tool:
             out = next((word for word in sys.argv[2:] if (Path(word) / MANIFEST).exists()), "OUT")
             say(f"What is damaged, if anything, and what is not, says:\n  {program()} {shlex.join(['verify', out])}")
         case _:
             say(f"What was counted as done and is not named here is safe. With the cause gone:\n  {resume_command()}")
     return code
+
+
+def _same_command() -> str:
+    return f"{program()} {shlex.join(sys.argv[1:])}"
 
 
 def _nothing_done() -> str:

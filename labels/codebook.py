@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from encoders.chat import VISION_CONTEXT
 from engine.errors import ConfigError
 
 SHIPPED = Path(__file__).parent / "codebooks"
 KINDS = ("categorical", "number", "list")
 NOT_ASKED = ""
 """The label of a dimension whose condition does not hold."""
-
-_TOP_KEYS = {"name", "title", "role", "dimensions", "implications", "groups"}
-_DIMENSION_KEYS = {
-    *("key", "title", "kind", "definition", "evidence", "values", "minimum", "maximum", "gold", "when", "synonyms"),
-    "aliases",
-}
+ALWAYS_THERE = ("single", "per-item")
+"""Group modes of every codebook: all of it at once, and each dimension by itself."""
+DIGEST_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +52,7 @@ class Dimension:
     when: Condition | None = None
     """If this does not hold, the label is the empty string."""
     synonyms: Mapping[str, str] = field(default_factory=dict)
-    """Casefolded spelling to value."""
+    """Every spelling that means one value, as `spelled` writes it, to that value."""
     aliases: tuple[str, ...] = ()
     """Other spellings of the key that models use."""
 
@@ -100,6 +97,8 @@ class Codebook:
     implications: tuple[Implication, ...] = ()
     groups: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     """Group mode to group id to keys; `single` and `per-item` are always there."""
+    vision_context: str = VISION_CONTEXT
+    """Put before the prompt of rows that have frames."""
     digest: str = ""
     """First 16 hex digits of the SHA-256 of the content."""
 
@@ -109,6 +108,10 @@ class Codebook:
             return self.dimensions
         keys = self.groups[group[0]][group[1]]
         return tuple(dimension for dimension in self.dimensions if dimension.key in keys)
+
+    def modes_of(self, group: str) -> list[str]:
+        """The group modes that have a group of this id."""
+        return [mode for mode, members in self.groups.items() if group in members]
 
     def json_schema(self, group: tuple[str, str] | None = None) -> dict[str, object]:
         """The schema of a right answer: every key, no other, and what one label says of another."""
@@ -130,6 +133,10 @@ class Codebook:
             "type": "json_schema",
             "json_schema": {"name": name, "strict": True, "schema": self._strict_schema(group)},
         }
+
+    def schema_digest(self, group: tuple[str, str] | None = None) -> str:
+        """First 16 hex digits of the SHA-256 of the JSON schema."""
+        return digest_of(json.dumps(self.json_schema(group)))
 
     def system_prompt(self, group: tuple[str, str] | None = None) -> str:
         """The instructions, without the vision context."""
@@ -168,19 +175,32 @@ def load_codebook(name: str) -> Codebook:
     Raises:
         ConfigError: there is no such codebook, or it is wrong; names file, line and key.
     """
+    from labels.codebook_file import checked  # noqa: PLC0415 - it makes codebooks, so it stands above this file
+
     path = SHIPPED / f"{name}.toml"
     if "/" in name or name.endswith(".toml") or not path.is_file():
         path = Path(name)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         shipped = ", ".join(sorted(found.stem for found in SHIPPED.glob("*.toml")))
         raise ConfigError(f"--codebook {name}: no such codebook or file; shipped are {shipped}") from error
-    try:
-        said = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return _Checker(path, text).codebook(said)
+    return checked(path, text)
+
+
+def spelled(text: str) -> str:
+    """A value as spellings are compared: without case, width and further blanks."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def plain_key(key: str) -> str:
+    """A key as spellings are compared: without case and width; blanks, dashes and underscores are one."""
+    return spelled(key).replace("-", "_").replace(" ", "_").strip("_")
+
+
+def digest_of(text: str) -> str:
+    """First 16 hex digits of the SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARS]
 
 
 def _schema(dimension: Dimension) -> dict[str, object]:
@@ -253,136 +273,3 @@ def _rule(implication: Implication) -> str:
 def _covers(asked: tuple[Dimension, ...], implication: Implication) -> bool:
     keys = {dimension.key for dimension in asked}
     return implication.when.key in keys and implication.then.key in keys
-
-
-class _Checker:
-    """Turns parsed TOML into a codebook, or says which line is wrong."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self._path = path
-        self._lines = text.splitlines()
-
-    def codebook(self, said: dict[str, Any]) -> Codebook:
-        self._known(said, _TOP_KEYS, "the codebook", near="")
-        raw = said.get("dimensions")
-        if not isinstance(raw, list) or not raw:
-            raise self._error("a codebook needs at least one [[dimensions]]", near="dimensions")
-        dimensions = tuple(self._dimension(item) for item in raw)
-        keys = [dimension.key for dimension in dimensions]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise self._error(f"the key {key!r} stands twice", near=f'"{key}"')
-        by_key = {dimension.key: dimension for dimension in dimensions}
-        for dimension in dimensions:
-            self._condition(dimension.when, by_key)
-        implications = tuple(self._implication(item, by_key) for item in said.get("implications", ()))
-        return Codebook(
-            name=self._text(said, "name", near="name"),
-            title=self._text(said, "title", near="title"),
-            role=self._text(said, "role", near="role"),
-            dimensions=dimensions,
-            implications=implications,
-            groups=self._groups(said.get("groups", {}), by_key),
-            digest=hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16],
-        )
-
-    def _dimension(self, said: Any) -> Dimension:
-        if not isinstance(said, dict) or not isinstance(said.get("key"), str) or not said["key"]:
-            raise self._error("every dimension needs a key", near="[[dimensions]]")
-        key, near = said["key"], f'"{said["key"]}"'
-        self._known(said, _DIMENSION_KEYS, f"dimension {key}", near=near)
-        kind = said.get("kind")
-        if kind not in KINDS:
-            raise self._error(f"dimension {key}: kind must be one of {', '.join(KINDS)}", near=near)
-        values, synonyms = self._values(said, key, kind)
-        low, high = said.get("minimum", 0.0), said.get("maximum", 0.0)
-        if kind == "number" and not (_is_number(low) and _is_number(high) and low < high):
-            raise self._error(f"dimension {key}: a number needs minimum below maximum", near=near)
-        return Dimension(
-            key=key,
-            title=self._text(said, "title", near=near),
-            kind=kind,
-            definition=self._text(said, "definition", near=near),
-            evidence=self._text(said, "evidence", near=near),
-            values=values,
-            minimum=float(low),
-            maximum=float(high),
-            gold=tuple(self._texts(said, "gold", near=near)) or (key,),
-            when=self._parsed_condition(said["when"], near=near) if "when" in said else None,
-            synonyms=synonyms,
-            aliases=tuple(self._texts(said, "aliases", near=near)),
-        )
-
-    def _values(self, said: dict[str, Any], key: str, kind: str) -> tuple[tuple[str, ...], dict[str, str]]:
-        near = f'"{key}"'
-        values = tuple(self._texts(said, "values", near=near))
-        if (kind != "number") != bool(values) or len(set(values)) < len(values):
-            raise self._error(
-                f"dimension {key}: values must be a list of different texts, and only for {kind!r}", near=near
-            )
-        spellings: dict[str, str] = {value.casefold(): value for value in values}
-        for value, others in said.get("synonyms", {}).items():
-            if value not in values:
-                raise self._error(f"dimension {key}: synonyms of {value!r}, which is no value", near=value)
-            for other in others:
-                spellings.setdefault(str(other).casefold(), value)
-        return values, spellings
-
-    def _groups(self, said: Any, by_key: Mapping[str, Dimension]) -> dict[str, dict[str, tuple[str, ...]]]:
-        groups: dict[str, dict[str, tuple[str, ...]]] = {}
-        for mode, members in said.items():
-            groups[mode] = {}
-            for group, keys in members.items():
-                for key in keys:
-                    if key not in by_key:
-                        raise self._error(f"group {group} of {mode} names {key!r}, which is no dimension", near=group)
-                groups[mode][group] = tuple(keys)
-        groups["single"] = {"all": tuple(by_key)}
-        groups["per-item"] = {key: (key,) for key in by_key}
-        return groups
-
-    def _implication(self, said: Any, by_key: Mapping[str, Dimension]) -> Implication:
-        near = "[[implications]]"
-        when = self._parsed_condition(said.get("when"), near=near)
-        then = self._parsed_condition(said.get("then"), near=near)
-        self._condition(when, by_key)
-        self._condition(then, by_key)
-        return Implication(when=when, then=then)
-
-    def _parsed_condition(self, said: Any, *, near: str) -> Condition:
-        if not isinstance(said, dict) or set(said) != {"key", "equals"}:
-            raise self._error('a condition is written { key = "...", equals = "..." }', near=near)
-        return Condition(key=str(said["key"]), equals=str(said["equals"]))
-
-    def _condition(self, condition: Condition | None, by_key: Mapping[str, Dimension]) -> None:
-        if condition is None:
-            return
-        dimension = by_key.get(condition.key)
-        if dimension is None or condition.equals not in dimension.values:
-            raise self._error(f"no dimension {condition.key!r} has a value {condition.equals!r}", near=condition.key)
-
-    def _text(self, said: dict[str, Any], name: str, *, near: str) -> str:
-        value = said.get(name)
-        if not isinstance(value, str) or not value.strip():
-            raise self._error(f"{name} is missing or no text", near=near)
-        return value
-
-    def _texts(self, said: dict[str, Any], name: str, *, near: str) -> list[str]:
-        values = said.get(name, [])
-        if not isinstance(values, list) or not all(isinstance(value, str) and value for value in values):
-            raise self._error(f"{name} must be a list of texts", near=near)
-        return values
-
-    def _known(self, said: dict[str, Any], known: set[str], what: str, *, near: str) -> None:
-        unknown = sorted(set(said) - known)
-        if unknown:
-            raise self._error(f"{what} has an unknown key {unknown[0]!r}", near=unknown[0] or near)
-
-    def _error(self, message: str, *, near: str) -> ConfigError:
-        """The error, with the first line that holds the words it is about."""
-        line = next((number for number, text in enumerate(self._lines, 1) if near and near in text), 1)
-        return ConfigError(f"{self._path}, line {line}: {message}")
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float)

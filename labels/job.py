@@ -98,7 +98,7 @@ def ask_by_codebook(name: str) -> Questions:
         system_prompt=book.system_prompt(),
         reader=CodebookReader(codebook=book),
         codebook=book,
-        recipe={"codebook": book.name, "codebook_digest": book.digest},
+        recipe={"codebook": book.name, "codebook_digest": book.digest, "schema_digest": book.schema_digest()},
     )
 
 

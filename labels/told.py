@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from encoders.chat import ChatEncoder, recipe_of
+from encoders.chat import VISION_CONTEXT, ChatEncoder, recipe_of
 from engine.clouds import notice_config
 from engine.config import (
     ApiConfig,
@@ -107,6 +107,7 @@ def _encoder(flags: RunFlags, questions: Questions, *, model: str) -> ChatEncode
     return ChatEncoder(
         model=model,
         system_prompt=questions.system_prompt,
+        vision_context=questions.codebook.vision_context if questions.codebook else VISION_CONTEXT,
         media=media_of(flags, model=model),
         extra=tuple(extra.items()),
     )

@@ -9,11 +9,11 @@ import sys
 import orjson
 
 from engine.signals import Interrupted, Signals
-from labels.build import build as build_file
-from labels.build_plan import asked_codebook, planned
-from labels.build_stream import Stopped
+from labels.build.audit import audit
+from labels.build.plan import asked_codebook, planned
+from labels.build.stream import Stopped
+from labels.build.write import build as build_file
 from labels.commands.build_flags import BuildFlags
-from labels.dataset_audit import audit
 from labels.flags import ConfigFile
 from labels.terminal import EXIT_INPUT, EXIT_RESUMABLE, EXIT_SOME_FAILED, program, say
 

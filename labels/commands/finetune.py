@@ -14,13 +14,13 @@ from cyclopts import Group, Parameter
 from engine import errors
 from engine.config import ApiConfig
 from engine.signals import Signals
-from labels import finetune_api as api
-from labels.finetune import Desk, UnheardError, start
-from labels.finetune_http import Provider
-from labels.finetune_order import Order, extra_of
-from labels.finetune_plan import Plan, checked_id, plan, summary
-from labels.finetune_state import State, alone, state_path
-from labels.finetune_watch import Pace, follow, look_at, passes_with_time
+from labels.finetune import api
+from labels.finetune.http import Provider
+from labels.finetune.job import Desk, UnheardError, start
+from labels.finetune.order import Order, extra_of
+from labels.finetune.plan import Plan, checked_id, plan, summary
+from labels.finetune.state import State, alone, state_path
+from labels.finetune.watch import Pace, follow, look_at, passes_with_time
 from labels.flags import ConfigFile, Switch
 from labels.keys import DEFAULT_URL, address, key_for
 from labels.terminal import (

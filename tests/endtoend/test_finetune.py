@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from labels.finetune_state import state_path
+from labels.finetune.state import state_path
 from tests.fakes.commands import CLI, KEY, Said, cli, environment, finished, start_cli
 from tests.fakes.finetuning import Provider, chat, picture, provider_apart, twelve, write_chats
 

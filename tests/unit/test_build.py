@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import csv
 import errno
 import gzip
 import json
@@ -19,90 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.scenario import made_answer
-from encoders.chat import VISION_CONTEXT
-from encoders.refs import frame_ref, parsed_ref
 from engine.errors import ConfigError, InputError, SinkBroken
-from labels.build import build
-from labels.build_plan import Planned, planned
-from labels.build_tally import GOLD_INCOMPLETE, LITTLE_TEXT, NO_GOLD_AT_ALL, Tally
-from labels.codebook import SHIPPED, load_codebook
-from labels.commands.build_flags import BuildFlags
+from labels.build.plan import planned
+from labels.build.tally import GOLD_INCOMPLETE, LITTLE_TEXT, NO_GOLD_AT_ALL
+from labels.build.write import build
+from labels.codebook import load_codebook
 from labels.reading import CodebookReader
 from sinks.files import Files, partial_of
-from tests.fakes.photos import encoded, phone_photo
-
-ID = "7531309745475554591"
-TEXTS = {"subtitle": "they walk through the market", "meta_desc": "a description"}
-GOLD = {
-    "china_related": "yes",
-    "stance_gov": "pro",
-    "stance_culture": "neutral",
-    "stance_tech": "anti",
-    "sensitive": "no",
-    "collective_action": "no",
-    "hate_speech": "no",
-    "harmful": "no",
-    "news": "0.7",
-    "inauthentic": "no",
-    "derivative": "no",
-}
-LABELS = {
-    "china_related": "yes",
-    "china_ccp_government": "pro",
-    "china_people_culture": "neutral/unclear",
-    "china_technology_development": "anti",
-    "china_sensitive": "no",
-    "collective_action": "no",
-    "hate_speech": "no",
-    "harmful_content": "no",
-    "news_segments": "yes",
-    "inauthentic_content": "no",
-    "derivative_content": "no",
-}
-BOOKS = sorted(path.stem for path in SHIPPED.glob("*.toml"))
-
-
-def write(path: Path, *rows: dict[str, str]) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
-        table.writeheader()
-        table.writerows(rows)
-    return path
-
-
-def row(identity: str = ID, **cells: str) -> dict[str, str]:
-    return {"meta_id": identity} | TEXTS | GOLD | cells
-
-
-def flags(folder: Path, **more: Any) -> BuildFlags:
-    told: dict[str, Any] = {"input": folder / "in.csv", "output": folder / "out.jsonl", "comprehensive": True}
-    return BuildFlags(**(told | more))
-
-
-def made(folder: Path, *rows: dict[str, str], **more: Any) -> tuple[list[dict[str, Any]], Tally]:
-    """The lines, and the counts."""
-    write(folder / "in.csv", *rows)
-    told = flags(folder, **more)
-    tally = build(planned(told).plan)
-    assert told.output is not None
-    return lines(told.output), tally
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    # Split as the least careful of readers does.
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def answer(line: dict[str, Any]) -> dict[str, Any]:
-    last = line["messages"][-1]
-    assert last["role"] == "assistant"
-    assert ": " not in last["content"], "minified"
-    return dict(json.loads(last["content"]))
-
-
-def plan_notes(folder: Path, **more: Any) -> Planned:
-    write(folder / "in.csv", row())
-    return planned(flags(folder, **more))
+from tests.fakes.building import BOOKS, GOLD, ID, LABELS, TEXTS, answer, flags, lines, made, plan_notes, row, write
 
 
 def test_a_line_holds_the_id_and_three_messages_and_nothing_else(tmp_path: Path) -> None:
@@ -430,127 +352,6 @@ def test_a_table_that_breaks_off_leaves_no_half_file(tmp_path: Path) -> None:
     assert not partial_of(tmp_path / "out.jsonl").exists()
 
 
-PHOTO = encoded(phone_photo("china", (720, 1280)))
-
-
-def frames_of(folder: Path, identity: str, *names: str, data: bytes = PHOTO) -> None:
-    (folder / "frames" / identity).mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / "frames" / identity / name).write_bytes(data)
-
-
-def shown(folder: Path, *rows: dict[str, str], **more: Any) -> tuple[list[dict[str, Any]], Tally]:
-    (folder / "frames").mkdir(exist_ok=True)
-    told = {"include_images": True, "frames_dir": str(folder / "frames"), "workers": 1}
-    return made(folder, *rows, **(told | more))
-
-
-@pytest.mark.slow
-def test_frames_come_before_the_text_in_their_order_and_change_the_prompt(tmp_path: Path) -> None:
-    frames_of(tmp_path, ID, "frame_10.jpg", "frame_2.png", "frame_0.jpg")
-    (tmp_path / "frames" / ID / "frame_2.png").write_bytes(encoded(phone_photo("flower", (90, 160)), "PNG"))
-    (line,), tally = shown(tmp_path, row(), fit="none")
-    *pictures, text = line["messages"][1]["content"]
-    urls = [part["image_url"]["url"] for part in pictures]
-    assert [url.partition(",")[0] for url in urls] == [
-        "data:image/jpeg;base64",
-        "data:image/png;base64",
-        "data:image/jpeg;base64",
-    ]
-    assert base64.b64decode(urls[0].partition(",")[2]) == PHOTO
-    assert text == {"type": "text", "text": "TRANSCRIPT:\nthey walk through the market\n\nDESCRIPTION:\na description"}
-    book = load_codebook("comprehensive")
-    assert line["messages"][0]["content"] == f"{VISION_CONTEXT}\n\n{book.system_prompt()}"
-    assert isinstance(line["messages"][2]["content"], str)
-    assert (tally.framed, tally.frames) == (1, 3)
-
-
-@pytest.mark.slow
-def test_frames_are_fitted_and_thinned_as_a_run_does(tmp_path: Path) -> None:
-    frames_of(tmp_path, ID, *(f"frame_{at}.jpg" for at in range(5)))
-    (line,), tally = shown(tmp_path, row(), max_frames=2)
-    *pictures, _ = line["messages"][1]["content"]
-    assert tally.frames == len(pictures) == 2
-    assert all(len(base64.b64decode(part["image_url"]["url"].partition(",")[2])) < len(PHOTO) for part in pictures)
-
-
-@pytest.mark.slow
-def test_rows_without_usable_frames_are_text_alone_and_named(tmp_path: Path) -> None:
-    frames_of(tmp_path, "2", "frame_0.jpg", data=b"no picture")
-    frames_of(tmp_path, "3", "frame_0.jpg")
-    frames_of(tmp_path, "3", "frame_1.jpg", data=PHOTO[:5000])
-    found, tally = shown(tmp_path, row(), row("2"), row("3"))
-    assert [isinstance(line["messages"][1]["content"], str) for line in found] == [True, True, False]
-    assert found[0]["messages"][0]["content"] == load_codebook("comprehensive").system_prompt()
-    assert (tally.frameless, tally.framed, tally.frames, tally.skipped_frames) == (2, 1, 1, 2)
-    assert f"No frames found for 2 rows, for videos {ID}, 2" in tally.text(wanted_frames=True, output="o", merged=None)
-
-
-@pytest.mark.slow
-def test_rows_with_frames_alone_are_kept_and_those_with_neither_are_not(tmp_path: Path) -> None:
-    frames_of(tmp_path, ID, "frame_0.jpg")
-    found, tally = shown(tmp_path, row(subtitle="", meta_desc=""), row("2", subtitle="", meta_desc=""))
-    assert [line["meta_id"] for line in found] == [ID]
-    assert [part["type"] for part in found[0]["messages"][1]["content"]] == ["image_url"]
-    assert tally.dropped == {LITTLE_TEXT: 1}
-
-
-@pytest.mark.slow
-def test_an_id_that_leads_elsewhere_costs_its_row(tmp_path: Path) -> None:
-    found, tally = shown(tmp_path, row("../frames"), row("2"))
-    assert [line["meta_id"] for line in found] == ["2"]
-    assert tally.has_failed
-    assert "an id that cannot name a frame folder: ../frames" in tally.text(wanted_frames=True, output="o", merged=None)
-
-
-@pytest.mark.slow
-def test_references_name_frames_that_are_pictures_and_hold_none(tmp_path: Path) -> None:
-    odd = "a b%41\u00e9"
-    frames_of(tmp_path, odd, "frame_0.jpg", "frame_1.JPG")
-    frames_of(tmp_path, odd, "frame_2.jpg", data=b"no picture")
-    found, tally = shown(tmp_path, row(odd), group_mode="binary", image_refs=True)
-    for line in found:
-        *pictures, _ = line["messages"][1]["content"]
-        urls = [part["image_url"]["url"] for part in pictures]
-        assert [parsed_ref(url) for url in urls] == [(odd, "frame_0.jpg"), (odd, "frame_1.JPG")]
-    assert (tmp_path / "out.jsonl").stat().st_size < len(PHOTO)
-    assert tally.skipped_frames == 1
-
-
-@pytest.mark.slow
-def test_many_rows_keep_their_order_through_many_workers(tmp_path: Path) -> None:
-    for at in range(0, 200, 3):
-        frames_of(tmp_path, str(at), "frame_0.jpg", data=encoded(phone_photo("china", (9, 16 + at))))
-    found, _ = shown(tmp_path, *(row(str(at)) for at in range(200)), workers=3)
-    assert [line["meta_id"] for line in found] == list(map(str, range(200)))
-
-
-@pytest.mark.slow
-def test_llava_lines_have_a_token_for_each_picture(tmp_path: Path) -> None:
-    frames_of(tmp_path, ID, "frame_0.jpg", "frame_1.jpg")
-    frames_of(tmp_path, "2", "frame_0.jpg")
-    (many, one, none), _ = shown(tmp_path, row(), row("2"), row("3"), format="llava")
-    assert list(many) == ["id", "image", "system", "conversations"]
-    assert many["image"] == [f"{ID}/frame_0.jpg", f"{ID}/frame_1.jpg"]
-    assert many["system"].startswith(VISION_CONTEXT)
-    human, gpt = many["conversations"]
-    assert human["from"] == "human"
-    assert human["value"].startswith("<image>\n<image>\nTRANSCRIPT:\n")
-    assert gpt["from"] == "gpt"
-    assert json.loads(gpt["value"]) == LABELS
-    assert one["image"] == "2/frame_0.jpg"
-    assert "image" not in none
-    assert "<image>" not in none["conversations"][0]["value"]
-
-
-def test_llava_lines_name_the_video_of_the_table_where_no_frames_are_asked_for(tmp_path: Path) -> None:
-    (line,), _ = made(tmp_path, row(video="clips/one.mp4"), format="llava", no_labels=True)
-    assert line["video"] == "clips/one.mp4"
-    assert len(line["conversations"]) == 1
-    assert line["conversations"][0]["value"].startswith("<video>\nTRANSCRIPT:\n")
-    assert line["system"].startswith(VISION_CONTEXT)
-
-
 def test_the_documented_columns_are_those_of_the_codebooks() -> None:
     text = (Path(__file__).parent.parent.parent / "docs" / "build.md").read_text(encoding="utf-8")
     said = {
@@ -566,21 +367,3 @@ def test_the_documented_columns_are_those_of_the_codebooks() -> None:
         if name != "cooking"
         for dimension in load_codebook(name).dimensions
     }
-
-
-@given(st.text(min_size=1), st.text(min_size=1))
-def test_a_reference_gives_back_what_it_was_made_of(identity: str, name: str) -> None:
-    try:
-        (identity + name).encode()
-    except UnicodeEncodeError:
-        assert parsed_ref(frame_ref(identity, name)) is not None
-    else:
-        assert parsed_ref(frame_ref(identity, name)) == (identity, name)
-    assert frame_ref(identity, name).isascii()
-
-
-@pytest.mark.parametrize(
-    "url", ["https://x/y", "frames:", "frames:a", "frames:/b", "frames:a/", "frames:a/b/c", "frames:%ff/b"]
-)
-def test_what_is_no_reference_is_none(url: str) -> None:
-    assert parsed_ref(url) is None

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from bench.scenario import made_answer
+from encoders.chat import VISION_CONTEXT
 from engine.errors import ConfigError
 from labels.codebook import SHIPPED, load_codebook
 from labels.reading import CodebookReader
+from labels.toml_lines import line_of, lines_of
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
@@ -75,7 +77,8 @@ def test_one_wrong_value_makes_an_answer_wrong(name: str) -> None:
     reader = CodebookReader(codebook=book)
     made = made_answer(book.json_schema(), rng)
     for dimension in book.dimensions:
-        wrongs: tuple[object, ...] = ("certainly", None, True, 10**9, {}, ["nonesuch"], [made[dimension.key]] * 2)
+        wrongs: list[object] = ["certainly", None, 10**9, {}, ["nonesuch"], [made[dimension.key]] * 2]
+        wrongs += [] if "true" in dimension.synonyms else [True]
         for wrong in wrongs:
             said = reader.read(json.dumps(made | {dimension.key: wrong}))
             assert said.labels is None
@@ -137,6 +140,9 @@ maximum = 10
 """
 
 
+IMPLIES = 'maximum = 10\n[[implications]]\nwhen = { key = "mood", equals = "good" }\n'
+
+
 def own(tmp_path: Path, text: str) -> str:
     path = tmp_path / "mine.toml"
     path.write_text(text)
@@ -159,25 +165,102 @@ def test_a_file_of_ones_own_is_all_it_takes(tmp_path: Path) -> None:
     ("old", "new", "line", "words"),
     [
         ('name = "mine"', "", 1, "name is missing"),
-        ('kind = "number"', 'kind = "numbers"', 24, "kind must be one of"),
-        ('key = "pace"', 'key = "mood"', 6, "stands twice"),
-        ("maximum = 10", "maximum = 0", 24, "minimum below maximum"),
-        ('values = ["good", "bad"]', "", 6, "values must be a list"),
+        ('kind = "number"', 'kind = "numbers"', 26, "kind must be one of"),
+        ('key = "pace"', 'key = "mood"', 24, "stands twice"),
+        ('key = "pace"', 'key = "Mood "', 24, "cannot be told from 'mood'"),
+        ('key = "pace"', 'key = "pace:"', 24, "a key has no quotes, colons"),
+        ("maximum = 10", "maximum = 0", 29, "minimum below maximum"),
+        ("maximum = 10", "maximum = inf", 29, "minimum below maximum"),
+        ("maximum = 10", 'values = ["fast"]', 30, "values must be a list"),
+        ('evidence = "Words."', 'evidence = "Words."\nminimum = 0', 20, "minimum is for numbers alone"),
+        ('values = ["good", "bad"]', "", 5, "values must be a list"),
+        ('values = ["food", "friends"]', 'values = ["food", "food"]', 20, "values must be a list"),
+        ('values = ["food", "friends"]', 'values = ["food", 3]', 20, "values must be a list of texts"),
         ('title = "Mood"', 'titel = "Mood"', 7, "unknown key 'titel'"),
-        ('equals = "good" }', 'equals = "fine" }', 6, "no dimension 'mood' has a value 'fine'"),
+        ('title = "Why"', 'titel = "Why"', 16, "unknown key 'titel'"),
+        ('equals = "good" }', 'equals = "fine" }', 21, "no dimension 'mood' has a value 'fine'"),
+        ('equals = "good" }', "equals = true }", 21, "a condition is written"),
+        ('key = "mood", equals = "good"', 'key = "why", equals = "food"', 21, "leads back to itself"),
+        ('key = "mood", equals = "good"', 'key = "pace", equals = "good"', 21, "no dimension 'pace' has a value"),
+        ("maximum = 10", 'maximum = 10\nwhen = { key = "mood", equals = "good" }', 31, "only categorical ones"),
         ("good = [", "fine = [", 12, "synonyms of 'fine'"),
-        ('evidence = "Faces."', "", 6, "evidence is missing"),
+        ('good = ["great"]', 'good = ["great", "BAD"]', 12, "the synonym 'BAD' of 'good' means another value"),
+        ('{ good = ["great"] }', '["great"]', 12, "synonyms is a table"),
+        ('definition = "How fast."', 'aliases = ["why"]\ndefinition = "How fast."', 27, "the alias 'why' means why"),
+        ('evidence = "Faces."', "", 5, "dimension mood: evidence is missing"),
+        ('evidence = "Words."', "", 14, "dimension why: evidence is missing"),
+        ('evidence = "Words."', 'evidence = ""', 19, "dimension why: evidence is missing"),
         ("[[dimensions]]", "[[dimension]]", 5, "unknown key 'dimension'"),
         ('role = "You', "role = You", 3, "line 3"),
+        (
+            "maximum = 10",
+            "maximum = 10\n[groups.parts]\nx = ['mood', 'whys']",
+            32,
+            "names 'whys', which is no dimension",
+        ),
+        ("maximum = 10", "maximum = 10\n[groups.parts]\nx = []", 32, "must name different keys"),
+        ("maximum = 10", "maximum = 10\n[groups.single]\nx = ['mood']", 31, "are there always"),
+        ("maximum = 10", 'maximum = 10\n[[implications]]\nwhen = { key = "mood" }', 32, "a condition is written"),
+        ("maximum = 10", IMPLIES + "then = 3", 33, "a condition is written"),
+        ("maximum = 10", IMPLIES + 'than = { key = "mood", equals = "bad" }', 33, "unknown key 'than'"),
+        (
+            "maximum = 10",
+            IMPLIES + 'then = { key = "mood", equals = "sad" }',
+            33,
+            "no dimension 'mood' has a value 'sad'",
+        ),
     ],
 )
 def test_an_error_in_it_names_file_line_and_key(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
     assert old in MINE
+    broken = MINE.replace(old, new) if old == "[[dimensions]]" else new.join(MINE.rsplit(old, 1))
     with pytest.raises(ConfigError) as raised:
-        load_codebook(own(tmp_path, MINE.replace(old, new)))
+        load_codebook(own(tmp_path, broken))
     assert "mine.toml" in str(raised.value)
     assert words in str(raised.value)
-    assert f"line {line}" in str(raised.value)
+    assert f"line {line}:" in str(raised.value) or f"line {line}," in str(raised.value)
+
+
+LONG = """\
+name = "mine"  # a "name" = 'x' [
+title = '''
+[[dimensions]]
+key = "not this"
+'''
+role = \"\"\"You say \\\"\"\" [[dimensions]] \"\"\"\"\"
+dimensions.x = 3
+"""
+
+
+def test_lines_are_counted_through_long_texts_tables_and_lists() -> None:
+    lines = lines_of(
+        LONG.replace("dimensions.x = 3", "")
+        + "[[dimensions]]\nvalues = [\n  'key = 1',\n  ']', # ]\n]\nkey = 'a'\n"
+        + "[ dimensions . synonyms ]\n\"ye s\" = []\n[[dimensions]]\nkey = 'b'\n[groups.x]\na.b = 1\n"
+    )
+    assert lines[("title",)] == 2
+    assert lines[("role",)] == 6
+    assert lines[("dimensions", 0)] == 8
+    assert lines[("dimensions", 0, "values")] == 9
+    assert lines[("dimensions", 0, "key")] == 13
+    assert lines[("dimensions", 0, "synonyms", "ye s")] == 15
+    assert lines[("dimensions", 1, "key")] == 17
+    assert lines[("groups", "x", "a", "b")] == 19
+    assert line_of(lines, ("dimensions", 1, "synonyms", "no")) == 16
+    assert line_of(lines, ("nonesuch",)) == 1
+
+
+def test_values_that_differ_in_case_alone_are_told_apart_to_the_letter(tmp_path: Path) -> None:
+    reader = CodebookReader(codebook=load_codebook(own(tmp_path, MINE.replace('"bad"]', '"bad", "Bad"]'))))
+    said = '{{"mood":"{}","why":"","pace":3}}'
+    assert [reader.read(said.format(value)).error for value in ("bad", "Bad", "BAD")] == [None, None, "bad_value:mood"]
+
+
+def test_the_vision_context_is_the_files_own_or_the_usual_one(tmp_path: Path) -> None:
+    assert load_codebook(own(tmp_path, MINE)).vision_context == VISION_CONTEXT
+    book = load_codebook(own(tmp_path, 'vision = "You see pets."\n' + MINE))
+    assert book.vision_context == "You see pets."
+    assert book.digest != load_codebook(own(tmp_path, MINE)).digest
 
 
 def test_a_codebook_that_is_not_there_names_those_that_are() -> None:

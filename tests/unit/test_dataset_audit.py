@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from labels.build.audit import audit
+from labels.build.faults import data_url_bytes
+from labels.build.report import SHOWN_FAULTS, Report
 from labels.codebook import load_codebook
-from labels.dataset_audit import audit
-from labels.dataset_faults import data_url_bytes
-from labels.dataset_report import SHOWN_FAULTS, Report
 
 STANDARD = {"china_stance_score": 0.5, "china_sensitive": "no", "collective_action": "yes"}
 PIXELS = "data:image/jpeg;base64," + base64.b64encode(b"pixels").decode()

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError, FolderInUse, InputError
-from labels.finetune_api import DIALECTS, OPENAI, TOGETHER, dialect_of, events_in, job_in, stored_in
-from labels.finetune_check import check_file, check_size, fault_in, line_of, lines_to_send
-from labels.finetune_order import Order, check_order, evaluations, extra_of, job_body
-from labels.finetune_plan import plan, summary
-from labels.finetune_state import Creating, State, alone, digest_of, state_path
+from labels.finetune.api import DIALECTS, OPENAI, TOGETHER, dialect_of, events_in, job_in, stored_in
+from labels.finetune.check import check_file, check_size, fault_in, line_of, lines_to_send
+from labels.finetune.order import Order, check_order, evaluations, extra_of, job_body
+from labels.finetune.plan import plan, summary
+from labels.finetune.state import Creating, State, alone, digest_of, state_path
 from labels.messages import Message, read_chats, text_of
 from tests.fakes.finetuning import chat, picture, twelve, write_chats
 

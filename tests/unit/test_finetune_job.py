@@ -27,13 +27,13 @@ from engine.errors import (
     RequestRefused,
     SinkBroken,
 )
-from labels.finetune import Desk, Started, UnheardError, start
-from labels.finetune_api import DIALECTS, OPENAI, TOGETHER
-from labels.finetune_http import Provider as Asked
-from labels.finetune_order import Order
-from labels.finetune_plan import plan
-from labels.finetune_state import State, state_path
-from labels.finetune_watch import Pace, follow
+from labels.finetune.api import DIALECTS, OPENAI, TOGETHER
+from labels.finetune.http import Provider as Asked
+from labels.finetune.job import Desk, Started, UnheardError, start
+from labels.finetune.order import Order
+from labels.finetune.plan import plan
+from labels.finetune.state import State, state_path
+from labels.finetune.watch import Pace, follow
 from sinks.files import Files
 from tests.fakes.attempts import KEY, api_config
 from tests.fakes.finetuning import Provider, chat, picture, provider_here, twelve, write_chats
@@ -515,7 +515,10 @@ def hanging_up(wire: Wire) -> None:
             False,
         ),
     ],
-    ids=str,
+    ids=[
+        *("echo", "reset", "closed", "cut_length", "cut_chunk", "no_http", "endless_header", "stall"),
+        *("no_object", "error_in_200", "blanks", "redirect"),
+    ],
 )
 def test_whatever_a_server_does_is_one_error_of_ours_without_the_key(
     script: Script, kind: type[ApiError], *, paid: bool

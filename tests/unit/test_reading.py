@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -75,9 +76,8 @@ def test_what_was_not_asked_is_blanked_and_what_is_implied_follows() -> None:
         ("I cannot help with that.", "not_json"),
         ("[1, 2]", "not_an_object"),
         ('"yes"', "not_an_object"),
-        (TEXT[:-1], "truncated"),
         (TEXT[:40], "truncated"),
-        ("{'china_related': 'yes'}", "not_json"),
+        ("{'china_related': 'yes'}", "missing_key:china_ccp_government"),
         (json.dumps({key: RIGHT[key] for key in RIGHT if key != "hate_speech"}), "missing_key:hate_speech"),
         (with_value(extra="x"), "unknown_key:extra"),
         (TEXT[:-1] + ',"hate_speech":"no"}', "duplicate_key:hate_speech"),
@@ -95,11 +95,176 @@ def test_what_is_no_answer_gets_its_reason_and_no_labels(text: str, error: str) 
     assert reading.cut == (error == "truncated")
 
 
-def test_no_prefix_of_an_answer_is_taken_for_one() -> None:
+def test_a_prefix_of_an_answer_is_taken_for_one_only_if_just_the_brace_is_missing() -> None:
     for end in range(len(TEXT)):
         reading = READER.read_fully(TEXT[:end])
-        assert reading.labels is None
-        assert reading.error == ("empty" if end == 0 else "truncated")
+        if end == len(TEXT) - 1:
+            assert (reading.labels, reading.cut, reading.repairs) == (RIGHT, False, ("truncated_tail",))
+        else:
+            assert reading.labels is None
+            assert reading.error == ("empty" if end == 0 else "truncated")
+
+
+NUMBERS = '{"china_stance_score":-0.5,"china_sensitive":0.2,"collective_action":0.1'
+NUMERIC = CodebookReader(codebook=load_codebook("numeric"))
+
+
+@pytest.mark.parametrize("end", [" ", "\n", ",", ", ", "\n```", "}", ",}"])
+def test_a_last_number_counts_if_something_follows_it(end: str) -> None:
+    assert (NUMERIC.read(NUMBERS + end).labels or {}) == {
+        "china_stance_score": -0.5,
+        "china_sensitive": 0.2,
+        "collective_action": 0.1,
+    }
+
+
+@pytest.mark.parametrize("text", [NUMBERS, NUMBERS[:-1], NUMBERS[:-2], NUMBERS + "e", "```json\n" + NUMBERS])
+def test_a_number_at_the_very_end_is_never_taken_for_whole(text: str) -> None:
+    reading = NUMERIC.read_fully(text)
+    assert (reading.labels, reading.error, reading.cut) == (None, "truncated", True)
+
+
+@pytest.mark.parametrize("word", ["no", "true", "True", "cannot_determine"])
+def test_a_word_at_the_very_end_is_never_taken_for_whole(word: str) -> None:
+    text = TEXT[: TEXT.rindex('"no"')] + word
+    assert READER.read(text).error == "truncated"
+    assert READER.read(text + "\n").error is None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ',"',
+        ',"reason',
+        ',"reason":"because',
+        ',"reason":"because"',
+        ',"hate_speech":"yes"',
+        ',"hate_speech":"y',
+        ',"x":[',
+        ',"x":{',
+        ',"x":{}',
+        ":",
+        ", ,",
+        " yes",
+        "]",
+    ],
+)
+def test_an_end_that_no_valid_answer_could_have_is_not_mended(more: str) -> None:
+    """Whatever came after: the whole answer would have a key too many, or none of the form."""
+    reading = READER.read_fully(TEXT[:-1] + more)
+    assert (reading.labels, reading.error, reading.cut) == (None, "truncated", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "repair"),
+    [
+        (str(RIGHT), "quotes"),
+        (TEXT.replace('"', "\u201c"), "quotes"),
+        (TEXT.replace('"no"', "\u2018no\u2019", 1), "quotes"),
+        (TEXT.replace(": ", "\uff1a").replace(", ", "\uff0c"), "punctuation"),
+        (TEXT.replace('"no"', "no", 1), "bare_word"),
+        (TEXT.replace('"neutral/unclear"', "neutral/unclear"), "bare_word"),
+        (TEXT.replace('"hate_speech"', "hate_speech"), "bare_word"),
+        (TEXT.replace('"hate_speech": "no"', '"hate_speech": False'), "bare_word"),
+        (TEXT.replace('"hate_speech": "no"', '"hate_speech": false'), "value:hate_speech"),
+        (TEXT.replace('"hate_speech": "no"', '"hate_speech": "\uff2e\uff4f"'), "value:hate_speech"),
+        (TEXT.replace('"hate_speech"', '"hate"'), "key:hate_speech"),
+        (TEXT.replace('"china_ccp_government"', '"stance_gov"'), "key:china_ccp_government"),
+        (str(RIGHT)[:-1], "truncated_tail"),
+        (f"```json\n{TEXT[:-1]}\n```", "code_fence"),
+    ],
+)
+def test_what_is_no_json_but_can_mean_one_thing_only_is_mended(text: str, repair: str) -> None:
+    reading = READER.read_fully(text)
+    assert reading.labels == RIGHT
+    assert repair in reading.repairs
+
+
+@pytest.mark.parametrize(("said", "meant"), [("+0.25", 0.25), (".25", 0.25), ("-.25", -0.25), ('"+0.25"', 0.25)])
+def test_numbers_in_forms_that_json_lacks_are_mended(said: str, meant: float) -> None:
+    reading = NUMERIC.read_fully(NUMBERS.replace("-0.5", said) + "}")
+    assert reading.labels is not None
+    assert reading.labels["china_stance_score"] == meant
+
+
+@pytest.mark.parametrize(
+    "said", ["0.5.5", "0,5", "50%", "1/2", "--0.5", "+", ".", "5.", "NaN", "-Infinity", "0x1", "½"]
+)
+def test_a_number_that_could_mean_two_things_is_refused(said: str) -> None:
+    assert NUMERIC.read(NUMBERS.replace("-0.5", said) + "}").labels is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT.replace('"no"', "'it's no'", 1),
+        TEXT.replace('"no"', '"no" "yes"', 1),
+        TEXT.replace('"no"', "no yes", 1),
+        TEXT.replace('", "', '" "', 1),
+        TEXT.replace('"no"', '"no" // quite sure', 1),
+        TEXT.replace('"no"', "\u201cno'", 1),
+        TEXT.replace('"no"', "null", 1),
+        TEXT.replace("{", "\uff5b"),
+    ],
+)
+def test_what_could_mean_two_things_is_refused(text: str) -> None:
+    reading = READER.read_fully(text)
+    assert reading.labels is None
+    assert not reading.cut
+
+
+def test_a_repeated_key_cannot_hide_behind_a_blank() -> None:
+    book = load_codebook("standard")
+    text = '{"china_stance_score":0,"china_sensitive":"no","china_sensitive" :"yes","collective_action":"no"}'
+    assert CodebookReader(codebook=book).read(text).error == "duplicate_key:china_sensitive"
+    short = CodebookReader(codebook=BOOK, group=("per-item", "hate_speech"))
+    assert short.read('{"hate_speech":"no","hate_speech" :"yes"}').error == "duplicate_key:hate_speech"
+
+
+CHAIN = """\
+name = "chain"
+title = "Chain"
+role = "You label."
+""" + "".join(
+    f"""
+[[dimensions]]
+key = "{key}"
+title = "{key}"
+kind = "categorical"
+definition = "Whether."
+evidence = "What is seen."
+values = ["yes", "no"]
+{when}
+"""
+    for key, when in (("a", ""), ("b", ""), ("c", ""), ("d", 'when = { key = "a", equals = "no" }'))
+)
+
+
+def implying(*pairs: tuple[str, str]) -> str:
+    form = '[[implications]]\nwhen = {{ key = "{}", equals = "yes" }}\nthen = {{ key = "{}", equals = "{}" }}\n'
+    return CHAIN + "".join(form.format(when, *then.split("=")) for when, then in pairs)
+
+
+def read_with(tmp_path: Path, book: str, **said: str) -> tuple[object, str | None]:
+    path = tmp_path / "chain.toml"
+    path.write_text(book)
+    answer = CodebookReader(codebook=load_codebook(str(path))).read(json.dumps(said))
+    return answer.labels, answer.error
+
+
+def test_implications_are_followed_through_a_chain_in_any_order(tmp_path: Path) -> None:
+    book = implying(("b", "c=yes"), ("a", "b=yes"))
+    assert read_with(tmp_path, book, a="yes", b="no", c="no", d="no") == (
+        {"a": "yes", "b": "yes", "c": "yes", "d": ""},
+        None,
+    )
+
+
+def test_rules_that_contradict_each_other_give_no_labels(tmp_path: Path) -> None:
+    book = implying(("a", "b=yes"), ("c", "b=no"))
+    assert read_with(tmp_path, book, a="yes", b="no", c="yes", d="") == (None, "contradiction:b")
+    book = implying(("a", "d=yes"))
+    assert read_with(tmp_path, book, a="yes", b="no", c="no", d="no") == (None, "contradiction:d")
 
 
 @pytest.mark.parametrize("value", ["1e400", "true", "NaN", "Infinity", '"x"', "[0.5]", "-0.1", "1.1", "null"])

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from engine.errors import ConfigError
-from labels.finetune_api import OPENAI, Dialect
+from labels.finetune.api import OPENAI, Dialect
 
 LEARNING_RATE, EVALUATIONS = 1e-4, 10
 """Where nothing is told, for Together."""

@@ -6,22 +6,18 @@ whose gold is wrong or incomplete is left out and counted: a guess, or an answer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack
 
 from encoders.media import SKIPPED_FRAMES
-from engine.errors import SinkBroken
 from engine.signals import Signals
 from engine.types import Failure, Record, Request, Row
-from labels.build_lines import Told, answer_of, told_of
-from labels.build_plan import Plan
-from labels.build_stream import stream
-from labels.build_tally import GOLD_INCOMPLETE, LITTLE_TEXT, NO_GOLD_AT_ALL, Tally
+from labels.build.lines import Told, answer_of, told_of
+from labels.build.plan import Plan
+from labels.build.stream import stream
+from labels.build.tally import GOLD_INCOMPLETE, LITTLE_TEXT, NO_GOLD_AT_ALL, Tally
 from labels.gold import Gold
-from sinks.files import OS_FILES, Files, partial_of, writing_new
-
-Put = Callable[[bytes], None]
+from labels.new_file import Put, new_file
+from sinks.files import OS_FILES, Files
 
 
 def build(plan: Plan, *, signals: Signals | None = None, files: Files = OS_FILES) -> Tally:
@@ -35,58 +31,11 @@ def build(plan: Plan, *, signals: Signals | None = None, files: Files = OS_FILES
     """
     with ExitStack() as opened:
         # The merged file gets its name first: where the output is, the other is.
-        put = opened.enter_context(new_file(plan.output, files))
-        put_merged = opened.enter_context(new_file(plan.merged, files)) if plan.merged else None
+        put = opened.enter_context(new_file(plan.output, files=files))
+        put_merged = opened.enter_context(new_file(plan.merged, files=files)) if plan.merged else None
         builder = _Builder(plan, put, put_merged)
         stream(plan.source, builder.take, pictures=plan.pictures, workers=plan.workers, signals=signals)
     return builder.tally
-
-
-@contextmanager
-def new_file(path: Path, files: Files) -> Iterator[Put]:
-    """What takes the bytes of a file that has its name, and lasts, once the context ends without an error.
-
-    Raises:
-        SinkBroken: it cannot be written; what stood there before still does.
-    """
-    partial = partial_of(path)
-
-    def put(data: bytes) -> None:
-        try:
-            write(data)
-        except OSError as error:
-            raise _broken(path, error) from error
-
-    try:
-        with ExitStack() as opened:
-            with _on(path):
-                write = opened.enter_context(writing_new(files, partial))
-            yield put
-            with _on(path):
-                opened.close()
-                files.rename(partial, path)
-    finally:
-        with suppress(OSError):
-            files.unlink(partial)
-    try:
-        files.sync_folder(path.parent)
-    except OSError as error:
-        raise SinkBroken(f"{path} is whole, but may not outlast a crash: {error.strerror}. Build again") from error
-
-
-@contextmanager
-def _on(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _broken(path, error) from error
-
-
-def _broken(path: Path, error: OSError) -> SinkBroken:
-    return SinkBroken(
-        f"writing {path} failed: {error.strerror or error}. What stood there before, if anything, still does. "
-        "Make room or choose another place, then build again"
-    )
 
 
 class _Builder:

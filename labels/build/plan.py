@@ -15,9 +15,9 @@ from engine.encode import EncodeConfig
 from engine.errors import ConfigError, InputError
 from engine.readers import open_table
 from engine.source import SourceConfig, choose_columns
-from labels.build_lines import SINGLE, Asked, ChatForm, Form, LlavaForm, asked_in
-from labels.build_pictures import INLINE, PATHS, REFERENCES, PictureEncoder
-from labels.build_stream import BATCH_ROWS
+from labels.build.lines import SINGLE, Asked, ChatForm, Form, LlavaForm, asked_in
+from labels.build.pictures import INLINE, PATHS, REFERENCES, PictureEncoder
+from labels.build.stream import BATCH_ROWS
 from labels.codebook import Codebook, load_codebook
 from labels.commands.build_flags import BuildFlags
 from labels.gold import GoldColumns

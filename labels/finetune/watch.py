@@ -20,8 +20,8 @@ from engine.errors import (
     RateLimited,
     ServerError,
 )
-from labels.finetune_api import OPENAI, Dialect, Event, Job, events_in, items_in, job_in
-from labels.finetune_http import Provider
+from labels.finetune.api import OPENAI, Dialect, Event, Job, events_in, items_in, job_in
+from labels.finetune.http import Provider
 
 Say = Callable[[str], None]
 PAGE = 100

@@ -12,9 +12,9 @@ from pathlib import Path
 import orjson
 
 from engine.errors import ConfigError, InputError
+from labels.build.faults import KNOWN_KEYS, Answers, chat_faults, data_url_bytes
+from labels.build.report import Report
 from labels.codebook import Codebook
-from labels.dataset_faults import KNOWN_KEYS, Answers, chat_faults, data_url_bytes
-from labels.dataset_report import Report
 from labels.messages import Chat, chat_of, pictures_of
 
 LINE_BREAKS = {"carriage return": b"\r", "U+2028": "\u2028".encode(), "U+2029": "\u2029".encode()}

@@ -10,7 +10,7 @@ import pybase64
 
 from encoders.messages import GROUP_MARK
 from encoders.refs import SCHEME, parsed_ref
-from labels.build_lines import SINGLE
+from labels.build.lines import SINGLE
 from labels.codebook import Codebook, load_codebook
 from labels.messages import ROLES, Chat
 from labels.reading import CodebookReader

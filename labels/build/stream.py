@@ -14,7 +14,7 @@ from engine.link import Link
 from engine.signals import Signals
 from engine.source import RowReader, SourceConfig
 from engine.types import Record, Request, Row
-from labels.build_pictures import PictureEncoder
+from labels.build.pictures import PictureEncoder
 
 WINDOW_ROWS = 32
 """Rows of a worker that are read and not yet written: two batches ahead, room for a slow one. It bounds memory."""

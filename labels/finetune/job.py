@@ -22,7 +22,7 @@ from engine.errors import (
     RateLimited,
     RequestRefused,
 )
-from labels.finetune_api import (
+from labels.finetune.api import (
     OPENAI,
     Dialect,
     Job,
@@ -31,10 +31,10 @@ from labels.finetune_api import (
     stored_in,
     upload_fields,
 )
-from labels.finetune_http import Provider, Upload
-from labels.finetune_plan import Part, Plan, copy_of
-from labels.finetune_state import Creating, State, digest_of
-from labels.finetune_watch import Pace, Say, passes_with_time
+from labels.finetune.http import Provider, Upload
+from labels.finetune.plan import Part, Plan, copy_of
+from labels.finetune.state import Creating, State, digest_of
+from labels.finetune.watch import Pace, Say, passes_with_time
 
 T = TypeVar("T")
 NOT_FOUND = 404

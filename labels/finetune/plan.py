@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from engine.errors import ConfigError, InputError, SinkBroken
-from labels.finetune_api import Dialect
-from labels.finetune_check import Facts, check_file, check_size, lines_to_send
-from labels.finetune_order import Order, check_order, evaluations, job_body
+from labels.finetune.api import Dialect
+from labels.finetune.check import Facts, check_file, check_size, lines_to_send
+from labels.finetune.order import Order, check_order, evaluations, job_body
 
 _ID = re.compile(r"[A-Za-z0-9._:-]+")
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from engine.verdicts import one_line
-from labels.finetune_check import Rules
+from labels.finetune.check import Rules
 
 MB = 1 << 20
 TOGETHER_HOSTS = ("together.ai", "together.xyz")
