@@ -53,6 +53,14 @@ COMMANDS = {
         "labels.commands.parse:parse",
         "Read raw answers: one line an answer, with its labels or the reason why there are none.",
     ),
+    "score": (
+        "labels.commands.score:score",
+        "Hold labels against gold: every metric with its support, both readings of missing answers, and intervals.",
+    ),
+    "judge": (
+        "labels.commands.judge:judge",
+        "Have a model judge the answers of two others to the same questions, and show which is better, and how surely.",
+    ),
     "codebook": (
         "labels.commands.codebook:codebook",
         "What a codebook asks, whether it is sound, and the prompt it gives.",

@@ -90,6 +90,7 @@ FENCES = {
     "fsspec": {"encoders/storage.py"},
     "sqlite3": {"encoders/archive.py", "encoders/index.py", "sinks/answers.py"},
     "skimage": {"bench/photographs.py"},
+    "sklearn": {"bench/photographs.py", "labels/score/points.py"},
     "pyarrow": {"engine/parquet.py", "labels/export.py"},
 }
 """Libraries that only these files may name."""
