@@ -32,7 +32,7 @@ from engine.source import describe_input
 from engine.stats import Snapshot, Watcher
 from labels.codebook import Codebook, load_codebook
 from labels.earlier import earlier_answers
-from labels.infer_warmup import warm_up
+from labels.infer.warmup import warm_up
 from labels.probe_tokens import book, keep, probe_lane, stored_in, wanted, worst_cost_usd
 from labels.reading import CodebookReader, TextReader
 from labels.token_audit import Audit, AuditedClient

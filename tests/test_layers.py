@@ -83,7 +83,7 @@ FENCES = {
     "cyclopts": {
         "cli.py",
         "labels/flags.py",
-        "labels/infer_flags.py",
+        "labels/infer/flags.py",
         *(str(path.relative_to(ROOT)) for path in (ROOT / "labels" / "commands").glob("*.py")),
     },
     "httptools": {"bench/connection.py"},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from engine.console import closing_summary
 from engine.signals import Signals
 from labels.flags import ConfigFile
-from labels.infer import infer_job, run_folder
-from labels.infer_flags import InferFlags
+from labels.infer.flags import InferFlags
+from labels.infer.job import infer_job, run_folder
 from labels.job import run_job
 from labels.terminal import EXIT_RESUMABLE, EXIT_SOME_FAILED, give_up, resume_command, say
 

@@ -32,10 +32,10 @@ from engine.errors import (
 from engine.money import Books
 from engine.types import Failure, FailureKind, Record, Reply, Shares, Usage
 from labels.codebook import load_codebook
-from labels.infer import RawReader, breaks_off, formats_of, infer_job, run_folder
-from labels.infer_flags import InferFlags
-from labels.infer_warmup import until_ready
-from labels.infer_watch import BLIND, Sight
+from labels.infer.flags import InferFlags
+from labels.infer.job import RawReader, breaks_off, formats_of, infer_job, run_folder
+from labels.infer.warmup import until_ready
+from labels.infer.watch import BLIND, Sight
 from sinks.files import Files
 from sinks.lines import line_of
 from sinks.one_file import RawFile, raw_record, write_raw

@@ -21,8 +21,8 @@ from engine.source import SourceConfig
 from engine.types import Answer
 from labels.codebook import Codebook, load_codebook
 from labels.flags import RunFlags
-from labels.infer_flags import InferFlags
-from labels.infer_watch import Sight
+from labels.infer.flags import InferFlags
+from labels.infer.watch import Sight
 from labels.quality import NONE as NO_GOLD
 from labels.told import Told, job_of
 from sinks.folder import MANIFEST
