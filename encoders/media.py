@@ -117,7 +117,8 @@ class Media:
                 frames = video_frames(file, choice, self._fit(row))
             except BrokenVideoError as error:
                 return _none(error.reason)
-        asked = self.max_frames if choice.num_frames == ALL_FRAMES else min(choice.num_frames, self.max_frames)
+        all_wanted = self.max_frames if choice.num_frames == ALL_FRAMES else min(choice.num_frames, self.max_frames)
+        asked = all_wanted if choice.splice is None else 1
         # A video with fewer frames than were asked for has lost none.
         wanted = asked if len(frames) == most else len(frames)
         pictures = (Shown(index=frame.index, time_s=frame.time_s, picture=frame.picture) for frame in frames)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from encoders import formulas
+from encoders.budget import image_token_len
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -100,8 +101,15 @@ FAMILIES = (
     _family(r"minicpm-[vo]", formulas.minicpm, "MiniCPM-V 2.6, image processor"),
     _family(r"phi-?3-vision", formulas.phi3, "vLLM, model phi3v", (1008, 1680)),
     _family(r"llava-?(v?1\.6|next)", formulas.llava_next, "transformers, processor of llava_next", (336, 672)),
-    _family(r"llava-?v?1\.5", lambda _width, _height: 576, "transformers, processor of llava", (336, 336)),
-    _family(r"\bneva|video-neva", lambda _width, _height: 256, "NeMo, Video NeVA, image_token_len", (224, 224)),
+    _family(
+        r"llava-?v?1\.5",
+        lambda _width, _height: image_token_len(336, 336, 14),
+        "transformers, processor of llava",
+        (336, 336),
+    ),
+    _family(
+        r"\bneva|video-neva", lambda _width, _height: image_token_len(224, 224, 14), "NeMo, Video NeVA", (224, 224)
+    ),
 )
 """The first pattern found in the model's name decides."""
 

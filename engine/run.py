@@ -14,7 +14,7 @@ has arrived is committed. An error that ends the run takes the same path.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count, filterfalse
@@ -78,6 +78,8 @@ class Parts:
     """Shown every row that is read and every record."""
     input_identity: Mapping[str, Any] | None = None
     """What `describe_input` gave when the run was opened; None if nobody watches whether the input changes."""
+    lost: Callable[[], Awaitable[EngineError]] | None = None
+    """Waits until the run has lost what it cannot go on without; the error it then ends with. None: nothing such."""
 
 
 class Run:
@@ -149,6 +151,7 @@ class Run:
                 group.start_soon(self._watch)
                 group.start_soon(self._obey_signals)
                 group.start_soon(self._heed_notices)
+                group.start_soon(self._heed_loss)
                 group.start_soon(self._wake_on_stop)
                 async with anyio.create_task_group() as stages:
                     stages.start_soon(self._feed)
@@ -306,6 +309,11 @@ class Run:
 
     async def _heed_notices(self) -> None:
         await watch_for_notices(self._config.notices, stop=self.stop, note=self.notes.append)
+
+    async def _heed_loss(self) -> None:
+        if self._parts.lost is not None:
+            error = await self._parts.lost()
+            self.stop.ask(str(error), error=error)
 
     async def _watch(self) -> None:
         while True:

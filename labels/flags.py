@@ -46,6 +46,12 @@ class RunFlags:
     """A file that holds the key, readable by you alone."""
     allow_plaintext: Annotated[bool, Switch, Parameter(group=PROVIDER)] = False
     """Let an http:// address leave this machine."""
+    serve: Annotated[str | None, Parameter(group=PROVIDER)] = None
+    """Start a server by this command, such as "vllm serve MODEL --port 8123", wait until it answers, and end it with
+    the run. Its address is --base-url, or follows from its --port, otherwise 8000; without --model its first model is
+    asked. What it says is in server.log in --out."""
+    serve_timeout: Annotated[float, Parameter(group=PROVIDER)] = 900.0
+    """Seconds until a server of --serve must answer."""
     id_column: Annotated[str | None, Parameter(group=INPUT)] = None
     """The column of ids; otherwise meta_id, id, tt_video_id, yt_video_id or video_id."""
     transcript_column: Annotated[str | None, Parameter(group=INPUT)] = None
@@ -80,6 +86,14 @@ class RunFlags:
     probe_tokens: Annotated[bool, Switch, Parameter(group=MEDIA)] = False
     """Ask the server by two small calls what it counts for a picture, and say if the formula of the model says
     otherwise; without this only a model that has none is asked about."""
+    image_token_len: Annotated[int | None, Parameter(group=MEDIA)] = None
+    """Tokens the model counts for one frame, whatever its size, such as 256; otherwise by the formula of the model."""
+    context_tokens: Annotated[int | None, Parameter(group=MEDIA)] = None
+    """What the model's context holds, prompt and answer together; a row that is reckoned to need more is not sent and
+    fails as too_large, with the numbers."""
+    auto_frames: Annotated[bool, Switch, Parameter(group=MEDIA)] = False
+    """With --context-tokens, or a server of --serve that says what its context holds: send fewer frames of such a row
+    instead."""
     codebook: Annotated[str, Parameter(group=QUESTIONS)] = "comprehensive"
     """The questions: standard, numeric, comprehensive, numeric-comprehensive, or a TOML file."""
     system_prompt: Annotated[Path | None, Parameter(group=QUESTIONS)] = None

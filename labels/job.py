@@ -35,6 +35,7 @@ from labels.earlier import earlier_answers
 from labels.infer.warmup import warm_up
 from labels.probe_tokens import book, keep, probe_lane, stored_in, wanted, worst_cost_usd
 from labels.reading import CodebookReader, TextReader
+from labels.serve.server import LocalServer
 from labels.token_audit import Audit, AuditedClient
 from sinks.checkpoint import SPENT
 from sinks.folder import INPUT, INPUT_BEFORE, MANIFEST, check_same_run, extension_of, read_manifest
@@ -83,6 +84,8 @@ class Job:
     """Makes of the encoder what the workers run in its place."""
     raw: Path | None = None
     """A file that has every ended row as a line of the raw record."""
+    server: LocalServer | None = None
+    """Runs beside the job, which cannot go on without it."""
     warmup: int = 0
     """Calls at most by which an address is waited for before any row is sent."""
 
@@ -239,6 +242,7 @@ async def _life(
                 answers=answers,
                 observer=job.observer,
                 input_identity=identity,
+                lost=None if job.server is None else job.server.ended,
             )
             life = Run(job.settings, parts)
             try:

@@ -92,7 +92,7 @@ def wanted(encoder: ChatEncoder, *, always: bool) -> bool:
     """Whether a run with this encoder has a use for the two calls."""
     if not encoder.media.is_wanted:
         return False
-    return always or (encoder.media.fit.rule == "tokens" and image_tokens(encoder.model, 1, 1) is None)
+    return always or (encoder.media.fit.rule == "tokens" and encoder.image_tokens(1, 1) is None)
 
 
 def stored(manifest: Mapping[str, Any], model: str) -> tuple[bool, Measured | None]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from encoders.budget import Budget
 from encoders.chat import VISION_CONTEXT, ChatEncoder, recipe_of
 from engine.clouds import notice_config
 from engine.config import (
@@ -22,6 +23,7 @@ from engine.config import (
 )
 from engine.encode import EncodeConfig
 from engine.errors import ConfigError
+from engine.lengths import FIRST_TOKENS
 from engine.prices import price_of
 from engine.secret import Secret
 from engine.source import SourceConfig
@@ -110,6 +112,19 @@ def _encoder(flags: RunFlags, questions: Questions, *, model: str) -> ChatEncode
         vision_context=questions.codebook.vision_context if questions.codebook else VISION_CONTEXT,
         media=media_of(flags, model=model),
         extra=tuple(extra.items()),
+        budget=_budget(flags),
+    )
+
+
+def _budget(flags: RunFlags) -> Budget | None:
+    if flags.image_token_len is None and flags.context_tokens is None and not flags.auto_frames:
+        return None
+    first = FIRST_TOKENS if flags.max_tokens == "auto" else flags.max_tokens
+    return Budget(
+        answer_tokens=min(first, flags.max_tokens_cap),
+        context_tokens=flags.context_tokens,
+        image_token_len=flags.image_token_len,
+        auto_frames=flags.auto_frames,
     )
 
 
@@ -266,9 +281,12 @@ def _duration_s(text: str, *, flag: str) -> float:
 
 
 def _key(flags: RunFlags, url: str, said: Mapping[str, str]) -> Secret | None:
-    """The key, or None where a server on this machine needs none."""
+    """The key, or None where a server on this machine needs none; one that we start is told no other's."""
     file = Path(said["key-file"]) if "key-file" in said else None if "key-env" in said else flags.api_key_file
-    return key_for(url, variable=said.get("key-env") or flags.api_key_env, file=file)
+    variable = said.get("key-env") or flags.api_key_env
+    if flags.serve is not None and variable is None and file is None:
+        return None
+    return key_for(url, variable=variable, file=file)
 
 
 def _cores() -> int:

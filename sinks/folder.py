@@ -21,6 +21,8 @@ from sinks.mounts import WAY_OUT, must_be_tried, try_out
 FORMAT = 1
 MANIFEST, LOCK = "run.json", "run.lock"
 RESULTS, FAILURES, CHECKPOINT, QUARANTINE = "results", "failures", "checkpoint", "quarantine"
+SERVER_LOGS = ("server.log", "server.log.1")
+"""What a server has said that a run started, before there was anything else to write; the older part last."""
 FOLDERS = (RESULTS, FAILURES, CHECKPOINT, QUARANTINE)
 INPUT, INPUT_BEFORE, REVISION = "input", "input_before", "revision"
 MEASURED = "measured"
@@ -117,7 +119,7 @@ def read_manifest(out: Path) -> dict[str, Any]:
 
 def start_folder(out: Path, manifest: Mapping[str, object], *, shards: int, files: Files) -> None:
     """Make a folder a run's: its subfolders, then its manifest, which is what makes it one."""
-    known = {LOCK, MANIFEST + ".partial", *FOLDERS}
+    known = {LOCK, MANIFEST + ".partial", *SERVER_LOGS, *FOLDERS}
     foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in known)
     filled = [name for name in FOLDERS if (out / name).is_dir() and any((out / name).iterdir())]
     if foreign or filled:

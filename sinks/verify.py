@@ -30,6 +30,7 @@ from sinks.folder import (
     MANIFEST,
     QUARANTINE,
     RESULTS,
+    SERVER_LOGS,
     read_manifest,
     shard_name,
 )
@@ -357,7 +358,7 @@ class _Look:
 
     def _folder(self, check: str) -> str:
         partials = {name + PARTIAL for name in (MANIFEST, *REPORTS)}
-        known = {MANIFEST, LOCK, *REPORTS, *FOLDERS, *ANSWERS_FILES, *partials}
+        known = {MANIFEST, LOCK, *REPORTS, *SERVER_LOGS, *FOLDERS, *ANSWERS_FILES, *partials}
         of_checkpoint = (LOG, INTENT, *SLOTS)
         known |= {f"{CHECKPOINT}/{name}{end}" for name in of_checkpoint for end in ("", PARTIAL)}
         known |= {shard_name(*name) + end for name in self._names() for end in ("", PARTIAL)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager, nullcontext
 
 import orjson
 
@@ -13,8 +14,9 @@ from labels.estimate_text import as_json, as_text
 from labels.flags import NOTHING_TOLD, ConfigFile, EstimateFlags, RunFlags
 from labels.forecast import forecast
 from labels.job import on_loop, run_job
+from labels.serve.job import addressed, told_with_server
 from labels.terminal import EXIT_RESUMABLE, EXIT_SOME_FAILED, give_up, resume_command, say
-from labels.told import job_of
+from labels.told import Told, job_of
 
 
 def run(flags: RunFlags, *, config: ConfigFile = None) -> int:
@@ -25,13 +27,15 @@ def run(flags: RunFlags, *, config: ConfigFile = None) -> int:
     del config  # read by `flags_from_file`
     signals = Signals(overdue=give_up)
     signals.install()
-    told = job_of(flags)
-    for note in told.notes:
-        say(note)
-    if flags.dry_run:
-        print(on_loop(forecast(told.job)).text())
-        return 0
-    last = run_job(told.job, say=say, signals=signals)
+    with _told(flags) as told:
+        for note in told.notes:
+            say(note)
+        if flags.dry_run:
+            print(on_loop(forecast(told.job)).text())
+            return 0
+        last = run_job(told.job, say=say, signals=signals)
+        if last.stopping is not None and told.job.server is not None:
+            told.job.server.hurry()
     say(closing_summary(last, out=str(flags.out)))
     if last.stopping is not None:
         say(f"Stopped by {last.stopping}; everything counted as done is safe. Go on with:\n  {resume_command()}")
@@ -43,13 +47,19 @@ def run(flags: RunFlags, *, config: ConfigFile = None) -> int:
     return 0
 
 
+def _told(flags: RunFlags) -> AbstractContextManager[Told]:
+    if flags.serve is None or flags.dry_run:
+        return nullcontext(job_of(addressed(flags)))
+    return told_with_server(flags, say=say)
+
+
 def estimate(flags: EstimateFlags = NOTHING_TOLD, *, config: ConfigFile = None) -> int:
     """What a run would take in tokens, dollars and time, and what other sizes and numbers of frames would.
 
     Looks at a sample of the rows; sends nothing, unless --probe-tokens asks for two small calls, and writes nothing.
     """
     del config  # read by `flags_from_file`
-    told = job_of(dataclasses.replace(flags, dry_run=True), key_needed=flags.probe_tokens)
+    told = job_of(dataclasses.replace(addressed(flags), dry_run=True), key_needed=flags.probe_tokens)
     for note in told.notes:
         say(note)
     found = on_loop(estimated(told.job, flags))
