@@ -187,3 +187,53 @@ def test_a_model_without_eyes_says_so_and_loses_nothing(desk: Desk) -> None:
     assert again.code == 0, again.err
     assert [line["idx"] for line in desk.lines("raw")] == list(range(VIDEOS))
     assert all("REQUEST FAILED" not in line["raw"] for line in desk.lines("raw"))
+
+
+PETS = """\
+name = "pets"
+title = "Pets in short videos"
+role = "You label short videos for a study of animals."
+
+[[dimensions]]
+key = "animal"
+title = "Animal"
+kind = "categorical"
+definition = "The animal that is shown most."
+evidence = "What is seen in the frames."
+values = ["cat", "dog", "other", "cannot_determine"]
+synonyms = { cat = ["kitten"] }
+gold = ["species"]
+
+[[dimensions]]
+key = "calm"
+title = "Calmness"
+kind = "number"
+definition = "How calm the animal is."
+evidence = "Its movements."
+minimum = 0
+maximum = 1
+"""
+
+
+def test_a_codebook_of_another_domain_goes_from_its_file_to_a_score(tmp_path: Path) -> None:
+    book, table = tmp_path / "pets.toml", tmp_path / "pets.csv"
+    book.write_text(PETS, encoding="utf-8")
+    rows = "".join(f"{at},row {at} a long enough text,{'kitten' if at % 2 else 'Dog'},0.{at}\n" for at in range(8))
+    table.write_text("id,description,species,calm\n" + rows, encoding="utf-8")
+    gold, raw, parsed = tmp_path / "gold.jsonl", tmp_path / "raw.jsonl", tmp_path / "parsed.jsonl"
+    with simulated(tmp_path) as provider:
+        for command in (
+            ("codebook", "check", book),
+            ("build", "--input", table, "--output", gold, "--codebook", book),
+            ("infer", "--val-file", gold, "--model", "m", "--base-url", provider.url, "--out", raw, "--codebook", book),
+            ("parse", "--raw", raw, "--out", parsed, "--codebook", book),
+            ("score", "--val-file", gold, parsed, "--codebook", book, "--out", tmp_path / "scores.json"),
+        ):
+            said = cli(*command)
+            assert said.code == 0, f"{command}\n{said.err}"
+    labels = [json.loads(line)["json"] for line in parsed.read_text(encoding="utf-8").splitlines()]
+    assert [list(found) for found in labels] == [["animal", "calm"]] * 8
+    answers = [json.loads(line)["messages"][-1]["content"] for line in gold.read_text(encoding="utf-8").splitlines()]
+    assert json.loads(answers[0]) == {"animal": "dog", "calm": 0.0}
+    assert json.loads(answers[1]) == {"animal": "cat", "calm": 0.1}
+    assert "animal" in said.out
