@@ -18,10 +18,8 @@ import orjson
 
 from engine.errors import ConfigError, FolderInUse, SinkBroken
 from sinks.files import OS_FILES, Files, partial_of, writing_new
-from sinks.folder import CHECKPOINT, FAILURES, RESULTS, read_manifest
-from sinks.ordered import CommittedLines
-from sinks.summary import committed_ends, read_checkpoint
-from sinks.withdraw import INTENT
+from sinks.folder import FAILURES, RESULTS, read_manifest
+from sinks.ordered import CommittedLines, settled_lines
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 NUMBER, COUNT, TRUTH, TEXT, TEXTS = "number", "count", "truth", "text", "texts"
@@ -120,13 +118,10 @@ def export(out: Path, to: Path, *, options: ExportOptions, files: Files = OS_FIL
         FolderInUse: the file is there already or cannot be made, or answers are being withdrawn from the folder.
         SinkBroken: a committed line is damaged, or the disk failed. No file of that name was made or changed.
     """
-    manifest = read_manifest(out)
+    read_manifest(out)
     _check_target(out, to, options)
     make = _maker(to.suffix, options)
-    _check_settled(out)
-    ends = committed_ends(*read_checkpoint(out))
-    with CommittedLines(out, shards=manifest["shards"], ends=ends) as lines:
-        _check_settled(out)
+    with settled_lines(out) as lines:
         labels = _Labels()
         for failed, _, said in lines.scan(RESULTS, *([FAILURES] if options.failures else [])):
             if not failed and isinstance(said["labels"], dict):
@@ -151,14 +146,6 @@ def _check_target(out: Path, to: Path, options: ExportOptions) -> None:
         raise FolderInUse(f"--to {to} is a folder; choose another name")
     if to.exists() and not options.force:
         raise FolderInUse(f"{to} is there already; nothing was written. Replace it by --force, or choose another name")
-
-
-def _check_settled(out: Path) -> None:
-    if (out / CHECKPOINT / INTENT).exists():
-        raise FolderInUse(
-            f"answers are being withdrawn from {out}, or were when its run ended; nothing was written. "
-            "Wait for the run, or let its --resume complete it, then export again"
-        )
 
 
 class _Rows:

@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from engine.errors import ConfigError, FolderInUse, InputError
-from sinks.folder import CHECKPOINT, FAILURES, RESULTS, read_manifest
+from engine.errors import ConfigError, InputError
+from sinks.folder import FAILURES, RESULTS
 from sinks.one_file import raw_record
-from sinks.ordered import CommittedLines
-from sinks.summary import committed_ends, read_checkpoint
-from sinks.withdraw import INTENT
+from sinks.ordered import settled_lines
 
 FAILED_MARK = "<<REQUEST FAILED"
 """How the text begins that stands in the place of an answer which never came."""
@@ -64,10 +62,7 @@ def answers_of_run(out: Path) -> Iterator[RawAnswer]:
         SinkBroken: a committed line is damaged or missing.
         FolderInUse: answers are being withdrawn.
     """
-    _check_settled(out)
-    ends = committed_ends(*read_checkpoint(out))
-    with CommittedLines(out, shards=read_manifest(out)["shards"], ends=ends) as lines:
-        _check_settled(out)
+    with settled_lines(out) as lines:
         for _ in lines.scan(RESULTS, FAILURES):
             pass
         for row, places in lines.rows():
@@ -76,14 +71,6 @@ def answers_of_run(out: Path) -> Iterator[RawAnswer]:
             if failed and len(places) > 1:
                 failed, line = lines.line(row, places[-1])
             yield _answer(raw_record(orjson.loads(line), model=None), row, out, row)
-
-
-def _check_settled(out: Path) -> None:
-    if (out / CHECKPOINT / INTENT).exists():
-        raise FolderInUse(
-            f"answers are being withdrawn from {out}, or were when its run ended; nothing was written. "
-            "Wait for the run, or let its --resume complete it, then type this command again"
-        )
 
 
 def _said(line: bytes) -> Any:

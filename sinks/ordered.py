@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from engine.errors import SinkBroken
+from engine.errors import FolderInUse, SinkBroken
 from sinks.files import OS_FILES, Files, reading_lines
-from sinks.folder import FAILURES, RESULTS, shard_name
-from sinks.summary import damaged, missing, said_by
+from sinks.folder import CHECKPOINT, FAILURES, RESULTS, read_manifest, shard_name
+from sinks.summary import committed_ends, damaged, missing, read_checkpoint, said_by
+from sinks.withdraw import INTENT
 
 MAX_ROW = 1 << 33
 """A bitmap up to here takes a gigabyte; no table is so long, but a damaged line may say so."""
@@ -27,6 +29,31 @@ UNIT_BYTES = 64
 """The length of a line is noted in these."""
 LENGTH_BITS, FAILED_BIT = 24, 1 << 24
 """Up to a gigabyte, in units; then one bit for the folder; the rest, 39 bits, is for the offset: half a terabyte."""
+
+
+@contextmanager
+def settled_lines(out: Path) -> Iterator[CommittedLines]:
+    """The committed lines of a run folder, in which a run may be going on.
+
+    Raises:
+        ConfigError: there is no run.
+        FolderInUse: answers are being withdrawn, and nobody can say which lines count.
+        SinkBroken: as `CommittedLines`.
+    """
+    shards = read_manifest(out)["shards"]
+    _check_settled(out)
+    ends = committed_ends(*read_checkpoint(out))
+    with CommittedLines(out, shards=shards, ends=ends) as lines:
+        _check_settled(out)
+        yield lines
+
+
+def _check_settled(out: Path) -> None:
+    if (out / CHECKPOINT / INTENT).exists():
+        raise FolderInUse(
+            f"answers are being withdrawn from {out}, or were when its run ended; nothing was written. "
+            "Wait for the run, or let its --resume complete it, then type this command again"
+        )
 
 
 class CommittedLines:

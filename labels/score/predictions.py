@@ -16,15 +16,13 @@ from typing import Any
 
 import orjson
 
-from engine.errors import ConfigError, FolderInUse, InputError
+from engine.errors import ConfigError, InputError
 from labels.score.columns import Column, columns_of
 from labels.score.options import Options
 from labels.score.slots import takes_soft
 from labels.score.truth import LEFT_OUT, Truth
-from sinks.folder import CHECKPOINT, FAILURES, MANIFEST, RESULTS, read_manifest
-from sinks.ordered import CommittedLines
-from sinks.summary import committed_ends, read_checkpoint
-from sinks.withdraw import INTENT
+from sinks.folder import FAILURES, MANIFEST, RESULTS
+from sinks.ordered import settled_lines
 
 ABSENT, FAILED, ANSWERED = 0, 1, 2
 """Of a gold row: no record, a record without labels, labels."""
@@ -211,14 +209,7 @@ def _of_folder(out: Path) -> Iterator[Said]:
     """The committed rows of a run folder; a row that failed and was answered later is answered."""
     if not (out / MANIFEST).exists():
         raise ConfigError(f"{out} is a folder without a run; name a file that `parse` wrote, or a run folder")
-    shards = read_manifest(out)["shards"]
-    if (out / CHECKPOINT / INTENT).exists():
-        raise FolderInUse(
-            f"answers are being withdrawn from {out}, or were when its run ended. "
-            "Wait for the run, or let its --resume complete it, then score again"
-        )
-    ends = committed_ends(*read_checkpoint(out))
-    with CommittedLines(out, shards=shards, ends=ends) as lines:
+    with settled_lines(out) as lines:
         for failed, _, said in lines.scan(RESULTS, FAILURES):
             labels = None if failed else said["labels"]
             yield Said(
