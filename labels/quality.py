@@ -13,7 +13,7 @@ from engine.types import Failure, FailureKind, Record, Row
 from labels.agreement import Agreement
 from labels.codebook import Codebook
 from labels.drift import Drift
-from labels.flags import NOT_GIVEN, RunFlags
+from labels.flags import RunFlags
 from labels.gold import GoldColumns
 
 NONE = "none"
@@ -30,7 +30,7 @@ def gold_of(flags: RunFlags, codebook: Codebook | None) -> GoldColumns | None:
     told = dict(_named(text) for text in flags.gold if text != NONE)
     if told and (NONE in flags.gold or codebook is None):
         raise ConfigError(f"--gold {flags.gold[0]} needs a codebook, and no --gold {NONE}")
-    if NONE in flags.gold or codebook is None or flags.input == NOT_GIVEN:
+    if NONE in flags.gold or codebook is None or flags.dry_run:
         return None
     found = GoldColumns.find(codebook, header_of(flags.input), told)
     return found if found.columns else None

@@ -151,7 +151,7 @@ def test_the_document_names_every_file_and_every_key_of_a_run(out: Path) -> None
     assert {part for name in files for part in re.findall(r"[\w.]+", name)} <= named
     report = json.loads((out / "report.json").read_bytes())
     event = json.loads((out / "events.jsonl").read_bytes().splitlines()[-1])
-    assert report.keys() - event.keys() == {"model", "out", "left_in_flight", "examples", "process"}
+    assert report.keys() - event.keys() == {"model", "out", "left_in_flight", "examples", "findings", "process"}
     keys = {*found.run, *found.run["input"], *found.run["settings"], *found.results[0], *found.failures[0]}
     keys |= {
         *found.results[0]["usage"],
