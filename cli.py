@@ -49,6 +49,10 @@ COMMANDS = {
         "labels.commands.infer:infer",
         "Ask a model every chat of a JSONL file, and write its raw answers into one file, as they come.",
     ),
+    "generate": (
+        "labels.commands.generate:generate",
+        "Ask a model every prompt of a file about its video or image, and write the answers into one file.",
+    ),
     "parse": (
         "labels.commands.parse:parse",
         "Read raw answers: one line an answer, with its labels or the reason why there are none.",

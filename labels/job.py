@@ -39,7 +39,7 @@ from labels.serve.server import LocalServer
 from labels.token_audit import Audit, AuditedClient
 from sinks.checkpoint import SPENT
 from sinks.folder import INPUT, INPUT_BEFORE, MANIFEST, check_same_run, extension_of, read_manifest
-from sinks.one_file import RawFile
+from sinks.one_file import Form, RawFile, raw_record
 from sinks.shards import ShardSink
 from sinks.summary import read_checkpoint
 
@@ -84,6 +84,8 @@ class Job:
     """Makes of the encoder what the workers run in its place."""
     raw: Path | None = None
     """A file that has every ended row as a line of the raw record."""
+    raw_form: Form = raw_record
+    """What a line of that file says."""
     server: LocalServer | None = None
     """Runs beside the job, which cannot go on without it."""
     warmup: int = 0
@@ -163,7 +165,7 @@ def _with_raw(job: Job, sink: ShardSink, *, say: Callable[[str], None]) -> Itera
     if job.raw is None:
         yield sink
         return
-    with RawFile(sink, job.out, job.raw, model=job.settings.models) as kept:
+    with RawFile(sink, job.out, job.raw, model=job.settings.models, form=job.raw_form) as kept:
         try:
             yield kept
         finally:

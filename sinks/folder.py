@@ -23,6 +23,8 @@ MANIFEST, LOCK = "run.json", "run.lock"
 RESULTS, FAILURES, CHECKPOINT, QUARANTINE = "results", "failures", "checkpoint", "quarantine"
 SERVER_LOGS = ("server.log", "server.log.1")
 """What a server has said that a run started, before there was anything else to write; the older part last."""
+PROMPTS, ANSWERS = "prompts.jsonl", "answers.jsonl"
+"""What `generate` keeps beside: a list of prompts as lines, and answers on their way to a list."""
 FOLDERS = (RESULTS, FAILURES, CHECKPOINT, QUARANTINE)
 INPUT, INPUT_BEFORE, REVISION = "input", "input_before", "revision"
 MEASURED = "measured"
@@ -119,7 +121,7 @@ def read_manifest(out: Path) -> dict[str, Any]:
 
 def start_folder(out: Path, manifest: Mapping[str, object], *, shards: int, files: Files) -> None:
     """Make a folder a run's: its subfolders, then its manifest, which is what makes it one."""
-    known = {LOCK, MANIFEST + ".partial", *SERVER_LOGS, *FOLDERS}
+    known = {LOCK, MANIFEST + ".partial", *SERVER_LOGS, PROMPTS, PROMPTS + ".partial", *FOLDERS}
     foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in known)
     filled = [name for name in FOLDERS if (out / name).is_dir() and any((out / name).iterdir())]
     if foreign or filled:

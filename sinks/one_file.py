@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import orjson
 
@@ -32,6 +32,14 @@ GROUP_MARK = "__group_"
 """Between the id of a video and the group of questions, in the id of a chat about one group."""
 FAILED = "<<REQUEST FAILED: {}>>"
 """In the place of an answer, as the scripts wrote it whose file this is."""
+
+
+class Form(Protocol):
+    """What becomes of a line of the run folder in the file."""
+
+    def __call__(self, said: Mapping[str, Any], *, model: str | None) -> dict[str, Any]:
+        """As `raw_record`."""
+        ...
 
 
 def raw_record(said: Mapping[str, Any], *, model: str | None) -> dict[str, Any]:
@@ -70,7 +78,14 @@ def raw_record(said: Mapping[str, Any], *, model: str | None) -> dict[str, Any]:
     }
 
 
-def write_raw(out: Path, to: Path, *, wanted: Callable[[int], bool] = lambda _: True, files: Files = OS_FILES) -> int:
+def write_raw(
+    out: Path,
+    to: Path,
+    *,
+    wanted: Callable[[int], bool] = lambda _: True,
+    files: Files = OS_FILES,
+    form: Form = raw_record,
+) -> int:
     """Write what a run folder holds into one file, in the order of the input; how many rows that are.
 
     Args:
@@ -78,6 +93,7 @@ def write_raw(out: Path, to: Path, *, wanted: Callable[[int], bool] = lambda _: 
         to: the file; whatever stood there is replaced once the new one is whole and on the disk.
         wanted: which rows, by their ordinals.
         files: how the disk is reached.
+        form: what a line becomes.
 
     Raises:
         ConfigError: the folder holds no run.
@@ -98,7 +114,7 @@ def write_raw(out: Path, to: Path, *, wanted: Callable[[int], bool] = lambda _: 
                         failed, line = lines.line(row, places[0])
                         if failed and len(places) > 1:
                             _, line = lines.line(row, places[-1])
-                        put(_dumped(raw_record(orjson.loads(line), model=model)))
+                        put(_dumped(form(orjson.loads(line), model=model)))
                         count += 1
             files.rename(partial, to)
             files.sync_folder(to.parent)
@@ -122,14 +138,25 @@ class RawFile:
         to: the file.
         model: which is asked.
         files: how the disk is reached.
+        form: what a line of the folder becomes.
     """
 
-    def __init__(self, sink: ShardSink, out: Path, to: Path, *, model: object, files: Files = OS_FILES) -> None:
+    def __init__(
+        self,
+        sink: ShardSink,
+        out: Path,
+        to: Path,
+        *,
+        model: object,
+        files: Files = OS_FILES,
+        form: Form = raw_record,
+    ) -> None:
         self._sink = sink
         self._out = out
         self._to = to
         self._model = _only(model)
         self._files = files
+        self._form = form
         self._fd = -1
         self._waiting: list[Record] = []
         self._swap = threading.Lock()
@@ -137,7 +164,7 @@ class RawFile:
         """Why nothing is put into the file any more; it is written anew when the run ends."""
 
     def __enter__(self) -> Self:
-        write_raw(self._out, self._to, wanted=self._sink.is_done, files=self._files)
+        write_raw(self._out, self._to, wanted=self._sink.is_done, files=self._files, form=self._form)
         try:
             self._fd = self._files.open_append(self._to)
         except OSError as error:
@@ -150,7 +177,7 @@ class RawFile:
         self._files.close(self._fd)
         try:
             self._sink.commit()
-            write_raw(self._out, self._to, files=self._files)
+            write_raw(self._out, self._to, files=self._files, form=self._form)
         except SinkBroken:
             # What ended the run is what its user has to hear of.
             if error is None:
@@ -176,7 +203,7 @@ class RawFile:
         return count
 
     def _append(self, records: list[Record]) -> None:
-        lines = (raw_record(orjson.loads(line_of(record)), model=self._model) for record in records)
+        lines = (self._form(orjson.loads(line_of(record)), model=self._model) for record in records)
         try:
             write_all(self._files, self._fd, b"".join(map(_dumped, lines)))
         except OSError as error:

@@ -23,11 +23,13 @@ from sinks.answers import ANSWERS_FILES
 from sinks.checkpoint import LOG, SLOTS, Commit, State, decode_snapshot, read_log
 from sinks.files import OS_FILES, PARTIAL, PIECE_BYTES, partial_of, reading_lines
 from sinks.folder import (
+    ANSWERS,
     CHECKPOINT,
     FAILURES,
     FOLDERS,
     LOCK,
     MANIFEST,
+    PROMPTS,
     QUARANTINE,
     RESULTS,
     SERVER_LOGS,
@@ -357,8 +359,8 @@ class _Look:
         return f"{results.count:,} done, {failed:,} failed; none twice, as the checkpoint says"
 
     def _folder(self, check: str) -> str:
-        partials = {name + PARTIAL for name in (MANIFEST, *REPORTS)}
-        known = {MANIFEST, LOCK, *REPORTS, *SERVER_LOGS, *FOLDERS, *ANSWERS_FILES, *partials}
+        partials = {name + PARTIAL for name in (MANIFEST, PROMPTS, ANSWERS, *REPORTS)}
+        known = {MANIFEST, LOCK, PROMPTS, ANSWERS, *REPORTS, *SERVER_LOGS, *FOLDERS, *ANSWERS_FILES, *partials}
         of_checkpoint = (LOG, INTENT, *SLOTS)
         known |= {f"{CHECKPOINT}/{name}{end}" for name in of_checkpoint for end in ("", PARTIAL)}
         known |= {shard_name(*name) + end for name in self._names() for end in ("", PARTIAL)}

@@ -84,6 +84,7 @@ FENCES = {
         "cli.py",
         "labels/flags.py",
         "labels/infer/flags.py",
+        "labels/generate/flags.py",
         *(str(path.relative_to(ROOT)) for path in (ROOT / "labels" / "commands").glob("*.py")),
     },
     "httptools": {"bench/connection.py"},

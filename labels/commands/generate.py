@@ -1,0 +1,76 @@
+"""`generate`: prompts about videos and images to answers in one file."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+from engine.console import closing_summary
+from engine.errors import ConfigError, FolderInUse, ResumeMismatch
+from engine.signals import Signals
+from engine.stats import Snapshot
+from labels.flags import ConfigFile, RunFlags
+from labels.generate.answers import write_list
+from labels.generate.flags import NOTHING_TOLD, GenerateFlags
+from labels.generate.job import generate_job, run_flags
+from labels.generate.order import Order, order_of
+from labels.generate.prompts import Prompts
+from labels.job import run_job
+from labels.serve.job import told_with_server
+from labels.terminal import EXIT_RESUMABLE, EXIT_SOME_FAILED, give_up, resume_command, say
+from labels.told import Told, job_of
+
+
+def generate(*settings: str, flags: GenerateFlags = NOTHING_TOLD, config: ConfigFile = None) -> int:
+    """Ask a model every prompt of a file about its video or image, and write the answers into one file.
+
+    The key comes from the environment or from a file, never from a flag.
+
+    Args:
+        settings: what NeMo's scripts are told, in their form: inference.temperature=0.2 prompt_file=prompts.jsonl.
+        flags: all else.
+        config: a TOML file whose keys are the flag names; flags beat it.
+    """
+    del config  # read by `flags_from_file`
+    signals = Signals(overdue=give_up)
+    signals.install()
+    order = order_of(flags, settings)
+    last = _generated(order, signals)
+    say(closing_summary(last, out=str(order.folder)))
+    say(f"  answers   {order.output}")
+    if last.stopping is not None:
+        say(f"Stopped by {last.stopping}; everything counted as done is safe. Go on with:\n  {resume_command()}")
+        return EXIT_RESUMABLE
+    if last.sink.failed:
+        say(f"{last.sink.failed:,} prompts failed; their rows say why, and all others are safe. Try them again with:")
+        say(f"  {resume_command()}")
+        return EXIT_SOME_FAILED
+    return 0
+
+
+def _generated(order: Order, signals: Signals) -> Snapshot:
+    with _told(run_flags(order)) as base, Prompts(order.prompts) as prompts:
+        told = generate_job(base, order, prompts)
+        for note in told.notes:
+            say(note)
+        try:
+            last = run_job(told.job, say=say, signals=signals)
+        except (ConfigError, FolderInUse, ResumeMismatch):
+            # Nothing was begun, and what is there may be another process's.
+            raise
+        except BaseException:
+            _finish(order)
+            raise
+        _finish(order)
+        if last.stopping is not None and told.job.server is not None:
+            told.job.server.hurry()
+    return last
+
+
+def _finish(order: Order) -> None:
+    """Put into a list what was answered, whatever ended the run."""
+    if order.is_list and order.lines.exists():
+        write_list(order.lines, order.output)
+
+
+def _told(flags: RunFlags) -> AbstractContextManager[Told]:
+    return nullcontext(job_of(flags)) if flags.serve is None else told_with_server(flags, say=say)
