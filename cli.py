@@ -90,11 +90,11 @@ COMMANDS = {
         "Write a run into a new folder with another number of shards, lines in the order of rows.",
     ),
     "simulate": (
-        "bench.commands:simulate",
+        "bench.simulate:simulate",
         "The simulated provider, on loopback: made-up answers in the form of a real one's. Ends on Ctrl-C.",
     ),
     "demo": (
-        "bench.commands:demo",
+        "bench.demo:demo",
         "The main job on generated sample videos against the simulated provider: no key, no network, no cost.",
     ),
 }

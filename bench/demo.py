@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from engine.errors import ConfigError
+from labels.terminal import say
 
 FRAMES = 4
 WIDTH_PX, HEIGHT_PX = 720, 1280
@@ -27,6 +28,16 @@ TOPICS = (
     ("Watch till the end", "You will not believe number three, like and share before it is gone"),
     ("Grandma's noodle soup", "First the broth, six hours at least, then the noodles by hand"),
 )
+
+
+def demo(*, out: Path = Path("out/demo"), rows: int = 24) -> int:
+    """The main job on generated sample videos against the simulated provider: no key, no network, no cost.
+
+    Args:
+        out: where samples and results go; what an earlier demo left there is replaced.
+        rows: how many sample videos.
+    """
+    return show_demo(out, rows=rows, say=say)
 
 
 def show_demo(out: Path, *, rows: int, say: Callable[[str], None]) -> int:

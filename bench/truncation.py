@@ -30,7 +30,7 @@ from engine.sharing import Sharing
 from engine.source import SourceConfig
 from engine.stop import Stop
 from engine.types import Answer, Record, Reply, Request, Row, Usage
-from labels.job import on_loop
+from labels.loop import on_loop
 
 MEDIAN_TOKENS, SIGMA = 130, 0.25
 TAIL_SHARE, TAIL_TIMES = 0.01, 8

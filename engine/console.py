@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
-from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self, TextIO
@@ -14,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from engine.lanes import LaneStatistics
+from engine.printable import printable, span
 from engine.stats import Snapshot
 
 LINE_EVERY_S = 10.0
@@ -208,23 +207,6 @@ def money(snapshot: Snapshot) -> str:
 
 def _dollars(amount: float) -> str:
     return f"${amount:,.4f}" if amount < 1 else f"${amount:,.2f}"
-
-
-def printable(text: str) -> str:
-    """The text without control characters, which a hostile id or server could use to drive the terminal."""
-    return "".join(char if unicodedata.category(char)[0] != "C" else "�" for char in text)
-
-
-def span(seconds: float) -> str:
-    """`42 s`, `3 min 20 s`, `5 h 07 min`, `2 d 04 h`."""
-    whole = int(seconds)
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    steps: list[tuple[int, Callable[[], str]]] = [
-        (days, lambda: f"{days} d {hours % 24:02d} h"),
-        (hours, lambda: f"{hours} h {minutes % 60:02d} min"),
-        (minutes, lambda: f"{minutes} min {whole % 60:02d} s"),
-    ]
-    return next((text() for amount, text in steps if amount), f"{whole} s")
 
 
 def _rows(snapshot: Snapshot) -> str:

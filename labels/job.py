@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import platform
 import random
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
-
-import uvloop
+from typing import Any
 
 from encoders.chat import ChatEncoder
 from engine.client import HttpClient
@@ -33,6 +30,7 @@ from engine.stats import Snapshot, Watcher
 from labels.codebook import Codebook, load_codebook
 from labels.earlier import earlier_answers
 from labels.infer.warmup import warm_up
+from labels.loop import on_loop
 from labels.probe_tokens import book, keep, probe_lane, stored_in, wanted, worst_cost_usd
 from labels.reading import CodebookReader, TextReader
 from labels.serve.server import LocalServer
@@ -44,8 +42,6 @@ from sinks.shards import ShardSink
 from sinks.summary import read_checkpoint
 
 REPORTED_LIBRARIES = ("aiohttp", "orjson", "pillow", "uvloop")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,12 +284,6 @@ async def _measured(job: Job, sink: Sink, *, say: Callable[[str], None]) -> Job:
 def _models(job: Job) -> str:
     models = job.settings.models
     return models if isinstance(models, str) else ", ".join(models)
-
-
-def on_loop(main: Coroutine[object, object, T]) -> T:
-    """Run a coroutine on uvloop."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)
 
 
 def _versions() -> dict[str, str]:

@@ -9,8 +9,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from engine.console import printable
 from engine.errors import ConfigError
+from engine.printable import printable
 
 EXIT_SOME_FAILED = 1
 EXIT_USAGE, EXIT_INPUT, EXIT_PROVIDER, EXIT_FOLDER, EXIT_IO, EXIT_RESUMABLE, EXIT_MISMATCH = 64, 65, 69, 73, 74, 75, 78

@@ -38,6 +38,7 @@ HEIGHT = {
                 "cuts",
                 "levels",
                 "clouds",
+                "printable",
             ),
             ("worker", "verdicts", "sharing", "throttle", "crowd", "cells", "textlines"),
             ("parquet",),
@@ -79,7 +80,7 @@ FENCES = {
     },
     "pickle": {"engine/worker.py", "engine/process.py"},
     "rich": {"engine/console.py"},
-    "uvloop": {"labels/job.py", "bench/provider_speed.py"},
+    "uvloop": {"labels/loop.py", "bench/provider_speed.py"},
     "cyclopts": {
         "cli.py",
         "labels/flags.py",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from engine.console import printable
 from engine.errors import ConfigError
+from engine.printable import printable
 from engine.signals import Signals
 from labels.commands.judge_flags import JudgeFlags
 from labels.flags import NOT_GIVEN, ConfigFile

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from engine.console import printable
+from engine.printable import printable
 from labels.flags import ConfigFile, Switch
 from labels.parse import ParseOptions
 from labels.parse import parse as parse_answers

@@ -13,7 +13,8 @@ from labels.estimate import estimate as estimated
 from labels.estimate_text import as_json, as_text
 from labels.flags import NOTHING_TOLD, ConfigFile, EstimateFlags, RunFlags
 from labels.forecast import forecast
-from labels.job import on_loop, run_job
+from labels.job import run_job
+from labels.loop import on_loop
 from labels.serve.job import addressed, told_with_server
 from labels.terminal import EXIT_RESUMABLE, EXIT_SOME_FAILED, give_up, resume_command, say
 from labels.told import Told, job_of

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from engine.console import span
 from engine.errors import (
     ApiError,
     BadReply,
@@ -20,6 +19,7 @@ from engine.errors import (
     RateLimited,
     ServerError,
 )
+from engine.printable import span
 from labels.finetune.api import OPENAI, Dialect, Event, Job, events_in, items_in, job_in
 from labels.finetune.http import Provider
 

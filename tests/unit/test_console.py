@@ -7,11 +7,12 @@ import io
 
 import pytest
 
-from engine.console import Panel, PlainLines, closing_summary, money, panel_rows, printable, span, status_line
+from engine.console import Panel, PlainLines, closing_summary, money, panel_rows, status_line
 from engine.lanes import LaneStatistics
 from engine.limits import LimitStatistics
 from engine.link import LinkStatistics
 from engine.ports import SinkStatistics
+from engine.printable import printable, span
 from engine.stats import CallSnapshot, EncodeSnapshot, Snapshot
 from engine.types import Usage
 

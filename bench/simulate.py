@@ -1,4 +1,4 @@
-"""`simulate` and `demo`: trying things without a key, a network or a cost."""
+"""`simulate`: a provider to try things on, without a key, a network or a cost."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 
 import orjson
 
-from bench.demo import show_demo
 from bench.provider import serve
 from bench.scenario import Scenario, scenario_from_dict
 from engine.errors import ConfigError
 from labels.codebook import load_codebook
-from labels.job import on_loop
+from labels.loop import on_loop
 from labels.terminal import read_text, say
 
 
@@ -35,16 +34,6 @@ def simulate(
     except OSError as error:
         raise ConfigError(f"--port {port}: {error.strerror}") from error
     return 0
-
-
-def demo(*, out: Path = Path("out/demo"), rows: int = 24) -> int:
-    """The main job on generated sample videos against the simulated provider: no key, no network, no cost.
-
-    Args:
-        out: where samples and results go; what an earlier demo left there is replaced.
-        rows: how many sample videos.
-    """
-    return show_demo(out, rows=rows, say=say)
 
 
 def _scenario(path: Path | None, *, codebook: str) -> Scenario:
