@@ -9,16 +9,12 @@ import argparse
 import base64
 import json
 import random
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bench.throughput import CLI, Memory, machine
+from bench.throughput import command_once, figures, machine
 from encoders.jpeg import encode
 
 TEXT_BYTES = 2_000
@@ -43,37 +39,15 @@ def make_chats(path: Path, *, rows: int, picture_kb: int) -> None:
             file.write(json.dumps({"meta_id": str(row), "messages": messages}) + "\n")
 
 
-def run_once(folder: Path, *, rows: int, concurrency: int, latency_s: float) -> dict[str, Any]:
+def run_once(folder: Path, *, rows: int, concurrency: int, latency_s: float) -> dict[str, float]:
     """One `infer` on the chats in `folder`; what it took."""
-    scenario = folder / "scenario.json"
-    scenario.write_text(json.dumps({"latency": {"kind": "fixed", "median": latency_s}}), encoding="utf-8")
     out = folder / "raw.jsonl"
-    provider = [sys.executable, str(CLI), "simulate", "--port", "0", "--scenario", str(scenario)]
-    with subprocess.Popen(provider, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        assert server.stdout is not None
-        command = [
-            *(sys.executable, str(CLI), "infer", "--val-file", str(folder / "val.jsonl"), "--out", str(out)),
-            *("--model", "simulated/vision", "--base-url", server.stdout.readline().strip()),
-            *("--concurrency", str(concurrency), "--no-share"),
-        ]
-        started = time.monotonic()
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as engine:
-            memory = Memory(engine.pid)
-            _, said = engine.communicate()
-            memory.end()
-        wall_s = time.monotonic() - started
-        server.terminate()
-    if engine.returncode or out.read_bytes().count(b"\n") != rows:
-        raise SystemExit(f"infer ended with {engine.returncode}:\n{said}")
-    report = json.loads((Path(f"{out}.run") / "report.json").read_text(encoding="utf-8"))
-    return {
-        "rows": rows,
-        "wall_s": round(wall_s, 2),
-        "rows_per_s": round(rows / wall_s, 1),
-        "main_cpu_s_per_1000": round(report["process"]["main_cpu_s"] / rows * 1000, 3),
-        "workers_cpu_s_per_1000": round(report["encode"]["cpu_s"] / rows * 1000, 3),
-        "main_peak_rss_mb": round(memory.peak_mb, 1),
-    }
+    words = ("infer", "--val-file", folder / "val.jsonl", "--out", out, "--concurrency", concurrency, "--no-share")
+    scenario = {"latency": {"kind": "fixed", "median": latency_s}}
+    taken = command_once(folder, *words, run=Path(f"{out}.run"), scenario=scenario)
+    if out.read_bytes().count(b"\n") != rows:
+        raise SystemExit(f"infer wrote another number of lines than {rows}")
+    return figures(taken, rows=rows)
 
 
 def main() -> None:

@@ -92,17 +92,29 @@ class Memory:
 
 def run_once(folder: Path, *more: object, concurrency: int, scenario: dict[str, Any]) -> dict[str, Any]:
     """One run of the command line on `folder`, with further flags; what it took."""
-    (folder / "scenario.json").write_text(json.dumps(scenario), encoding="utf-8")
+    words = (
+        *("run", "--input", folder / "videos.csv", "--out", folder / "run", "--concurrency", concurrency),
+        *("--price-in", "0.18", "--price-out", "0.59", *more),
+    )
     shutil.rmtree(folder / "run", ignore_errors=True)
+    return command_once(folder, *words, run=folder / "run", scenario=scenario)
+
+
+def command_once(folder: Path, *words: object, run: Path, scenario: dict[str, Any]) -> dict[str, Any]:
+    """One command that makes calls, against a simulated provider; what it took.
+
+    Args:
+        folder: for the scenario.
+        words: the command, but for its model and address.
+        run: where it keeps its run.
+        scenario: the provider's.
+    """
+    (folder / "scenario.json").write_text(json.dumps(scenario), encoding="utf-8")
     provider = [sys.executable, str(CLI), "simulate", "--port", "0", "--scenario", str(folder / "scenario.json")]
     with subprocess.Popen(provider, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
-        command = [
-            *(sys.executable, str(CLI), "run", "--input", str(folder / "videos.csv"), "--out", str(folder / "run")),
-            *("--model", "simulated/vision", "--base-url", url, "--concurrency", str(concurrency)),
-            *("--price-in", "0.18", "--price-out", "0.59", *map(str, more)),
-        ]
+        command = [sys.executable, str(CLI), *map(str, words), "--model", "simulated/vision", "--base-url", url]
         started = time.monotonic()
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as engine:
             memory = Memory(engine.pid)
@@ -112,7 +124,7 @@ def run_once(folder: Path, *more: object, concurrency: int, scenario: dict[str, 
         server.terminate()
     if engine.returncode > 1:
         raise SystemExit(f"the run ended with {engine.returncode}:\n{said}")
-    report = json.loads((folder / "run" / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     return {"wall_s": wall_s, "report": report, "memory": memory.points}
 
 

@@ -6,27 +6,23 @@ together, so the last few media of a worker are kept as they are sent: each is d
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import orjson
 import pybase64
 
 from encoders.body import TAIL, closing, json_text, shortened
-from encoders.chat import BYTES_PER_TOKEN, DIGEST_CHARS, MESSAGE_TOKENS, SHORTER_TEXT, UNKNOWN_IMAGE_TOKENS, ChatEncoder
+from encoders.chat import BYTES_PER_TOKEN, MESSAGE_TOKENS, SHORTER_TEXT, UNKNOWN_IMAGE_TOKENS, ChatEncoder
 from encoders.faults import VideoFault
 from encoders.image import BrokenImageError, prepare
+from encoders.lines import LINE, object_of
 from encoders.locate import MAX_FRAME_BYTES
 from encoders.media import NO_FILE, SMALLER_FRAMES, Found, Shown
 from engine.errors import RowError
-from engine.types import FailureKind, MediaNote, Reduction, Request, Row
+from engine.types import FailureKind, Reduction, Request, Row
 
-LINE = "line"
-"""Where a row has its prompt; the source calls it so."""
 PROMPT_KEYS = ("prompt", "text", "question")
 """Where the words stand, the first one that has any."""
 KEPT_MEDIA = 4
@@ -113,7 +109,7 @@ class AskingEncoder:
         prompt = self.asking.read(object_of(row.fields[LINE]))
         prompt, cut_chars = _cut(prompt, row.reduction.max_text_chars)
         found = self._fitting(row, prompt)
-        media = tuple(map(self._note, found.pictures))
+        media = tuple(map(self.chat.note, found.pictures))
         return Request(
             row=row.row,
             id=row.id,
@@ -130,9 +126,12 @@ class AskingEncoder:
         found, budget = self._found(row, prompt), self.chat.budget
         if not found.pictures:
             raise _without(prompt, found)
-        costs = [note.tokens for note in map(self._note, found.pictures) if note.tokens is not None]
+        if budget is None:
+            return found
+        sizes = ((shown.picture.width, shown.picture.height) for shown in found.pictures)
+        costs = [tokens for size in sizes if (tokens := self.chat.image_tokens(*size)) is not None]
         text_tokens = _text_tokens(prompt)
-        if budget is None or budget.fits(costs, text_tokens=text_tokens):
+        if budget.fits(costs, text_tokens=text_tokens):
             return found
         most = budget.most_frames(max(costs), text_tokens=text_tokens) if costs else None
         if not most or not budget.auto_frames:
@@ -170,29 +169,6 @@ class AskingEncoder:
             return Found(missing=f"broken_image: {error}")
         smaller = () if side_px is None else (f"{SMALLER_FRAMES}:{side_px}",)
         return Found(pictures=(Shown(index=0, time_s=None, picture=picture),), degraded=smaller)
-
-    def _note(self, shown: Shown) -> MediaNote:
-        picture = shown.picture
-        return MediaNote(
-            index=shown.index,
-            time_s=shown.time_s,
-            digest=hashlib.sha256(picture.data).hexdigest()[:DIGEST_CHARS],
-            width=picture.width,
-            height=picture.height,
-            tokens=self.chat.image_tokens(picture.width, picture.height),
-        )
-
-
-def object_of(line: str | bytes) -> dict[str, Any]:
-    """What a line says; nothing if it is no JSON object."""
-    try:
-        try:
-            said = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            said = json.loads(line)  # NaN and lone surrogates, which other writers write
-    except (ValueError, RecursionError):
-        said = None
-    return said if isinstance(said, dict) else {}
 
 
 def _content(prompt: Prompt, found: Found) -> bytes:

@@ -41,11 +41,16 @@ def shortened(fields: Mapping[str, str], max_chars: int | None) -> tuple[dict[st
     for key, _ in SECTIONS:
         if left <= 0:
             break
-        stays = max(0, len(kept[key]) - left - len(GAP))
-        left -= len(kept[key]) - stays
-        head = stays - stays // 2
-        kept[key] = f"{kept[key][:head]}{GAP}{kept[key][len(kept[key]) - stays // 2 :]}" if stays else ""
+        kept[key], taken = without_middle(kept[key], left)
+        left -= taken
     return kept, over
+
+
+def without_middle(text: str, chars: int) -> tuple[str, int]:
+    """The text with its middle left out, so that it is shorter by so many characters, and how many were left out."""
+    stays = max(0, len(text) - chars - len(GAP))
+    head = stays - stays // 2
+    return (f"{text[:head]}{GAP}{text[len(text) - stays // 2 :]}" if stays else "", len(text) - stays)
 
 
 def opening(system_prompt: str) -> bytes:

@@ -67,7 +67,7 @@ class ChatEncoder:
         start, end = self._around_framed if found.pictures else self._around_plain
         pictures = [shown.picture for shown in found.pictures]
         content = framed_content(pictures, text) if pictures else [plain_content(text)]
-        media = tuple(map(self._note, found.pictures))
+        media = tuple(map(self.note, found.pictures))
         text_bytes = len(start) + sum(map(len, content[-2:]))
         return Request(
             row=row.row,
@@ -116,7 +116,8 @@ class ChatEncoder:
     def _around_plain(self) -> tuple[bytes, bytes]:
         return opening(self.system_prompt), closing(self.extra)
 
-    def _note(self, shown: Shown) -> MediaNote:
+    def note(self, shown: Shown) -> MediaNote:
+        """What is kept of a picture that is sent."""
         picture = shown.picture
         return MediaNote(
             index=shown.index,

@@ -10,7 +10,6 @@ shortened, each time by the share that is asked for: most of a line may be base6
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,22 +17,20 @@ from typing import Any
 
 import orjson
 
-from encoders.body import GAP, TAIL, closing
+from encoders.body import GAP, TAIL, closing, without_middle
 from encoders.chat import (
     BYTES_PER_TOKEN,
-    DIGEST_CHARS,
     MESSAGE_TOKENS,
     SHORTER_TEXT,
     UNKNOWN_IMAGE_TOKENS,
     ChatEncoder,
 )
 from encoders.inline import data_url, fault_of, settle, slots_of
+from encoders.lines import LINE, object_of
 from encoders.media import NO_USABLE_FRAME, Found, Shown
 from engine.errors import RowError
 from engine.types import FailureKind, MediaNote, Request, Row
 
-LINE = "line"
-"""Where a row has its chat; the source calls it so."""
 ROLES = frozenset({"system", "developer", "user", "assistant"})
 """Others stand for calls of tools, which need more than a role and a content."""
 LEAST_TEXT_CHARS = 200
@@ -69,7 +66,7 @@ class MessagesEncoder:
             RowError: it is no chat, one of its pictures is no address that may be sent, or its media cannot be reached.
         """
         line = row.fields[LINE]
-        said = _object(line)
+        said = object_of(line)
         messages = _prompt(said)
         made = _Made(self.chat, row, messages)
         if self.attach:
@@ -173,27 +170,7 @@ class _Made:
     def notes(self) -> Iterator[MediaNote]:
         """What is known of the pictures, those that were attached first; an address says nothing of its picture."""
         inside = (shown for slot in self._slots if (shown := slot.shown()) is not None)
-        for shown in (*self._attached, *inside):
-            picture = shown.picture
-            yield MediaNote(
-                index=shown.index,
-                time_s=shown.time_s,
-                digest=hashlib.sha256(picture.data).hexdigest()[:DIGEST_CHARS],
-                width=picture.width,
-                height=picture.height,
-                tokens=self._chat.image_tokens(picture.width, picture.height),
-            )
-
-
-def _object(line: str) -> Mapping[str, Any]:
-    try:
-        try:
-            said = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            said = json.loads(line)  # NaN and lone surrogates, which other writers write
-    except (ValueError, RecursionError):
-        said = None
-    return said if isinstance(said, dict) else {}
+        return map(self._chat.note, (*self._attached, *inside))
 
 
 def _prompt(said: Mapping[str, Any]) -> list[Message]:
@@ -254,11 +231,9 @@ def _shorten(messages: list[Message], *, share: float) -> int:
     for within, key in sorted(holders, key=lambda holder: -len(holder[0][holder[1]])):
         if left <= 0:
             break
-        text = within[key]
-        stays = max(0, len(text) - left - len(GAP))
-        left -= len(text) - stays
-        head = stays - stays // 2
-        within[key] = f"{text[:head]}{GAP}{text[len(text) - stays // 2 :]}" if stays else GAP.strip()
+        kept, taken = without_middle(within[key], left)
+        left -= taken
+        within[key] = kept or GAP.strip()
     return over
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -195,6 +196,20 @@ class EstimateFlags(RunFlags):
     """Tokens of text that each of --rows has, beside the instructions."""
     json: Annotated[bool, Switch, Parameter(group=ESTIMATE)] = False
     """Print one JSON object instead of text."""
+
+
+OF_CALLS = (
+    *("base_url", "endpoint", "api_key_file", "allow_plaintext", "fit", "concurrency", "rpm", "tpm", "workers"),
+    *("retries", "per_call_timeout", "price_in", "price_out", "max_cost", "max_failed", "max_outage", "drain_seconds"),
+)
+"""What every command that makes calls is told under the same names, and hands on."""
+OF_RUNS = (*OF_CALLS, "model", "api_key_env", "skip", "limit", "share", "cache", "resume", "extend", "only")
+"""Likewise, every command that is a run with a file of its own."""
+
+
+def handed_on(flags: object, names: Sequence[str]) -> dict[str, Any]:
+    """These flags of one command, for those of another."""
+    return {name: getattr(flags, name) for name in names}
 
 
 NOTHING_TOLD = EstimateFlags()

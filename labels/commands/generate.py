@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
-from engine.console import closing_summary
 from engine.errors import ConfigError, FolderInUse, ResumeMismatch
 from engine.signals import Signals
 from engine.stats import Snapshot
-from labels.flags import ConfigFile, RunFlags
+from labels.ending import ended
+from labels.flags import ConfigFile
 from labels.generate.answers import write_list
 from labels.generate.flags import NOTHING_TOLD, GenerateFlags
 from labels.generate.job import generate_job, run_flags
 from labels.generate.order import Order, order_of
 from labels.generate.prompts import Prompts
 from labels.job import run_job
-from labels.serve.job import told_with_server
-from labels.terminal import EXIT_RESUMABLE, EXIT_SOME_FAILED, give_up, resume_command, say
-from labels.told import Told, job_of
+from labels.serve.job import told_by
+from labels.terminal import give_up, say
 
 
 def generate(*settings: str, flags: GenerateFlags = NOTHING_TOLD, config: ConfigFile = None) -> int:
@@ -35,20 +32,16 @@ def generate(*settings: str, flags: GenerateFlags = NOTHING_TOLD, config: Config
     signals.install()
     order = order_of(flags, settings)
     last = _generated(order, signals)
-    say(closing_summary(last, out=str(order.folder)))
-    say(f"  answers   {order.output}")
-    if last.stopping is not None:
-        say(f"Stopped by {last.stopping}; everything counted as done is safe. Go on with:\n  {resume_command()}")
-        return EXIT_RESUMABLE
-    if last.sink.failed:
-        say(f"{last.sink.failed:,} prompts failed; their rows say why, and all others are safe. Try them again with:")
-        say(f"  {resume_command()}")
-        return EXIT_SOME_FAILED
-    return 0
+    return ended(
+        last,
+        folder=str(order.folder),
+        output=f"  answers   {order.output}",
+        failed="prompts failed; their rows say why",
+    )
 
 
 def _generated(order: Order, signals: Signals) -> Snapshot:
-    with _told(run_flags(order)) as base, Prompts(order.prompts) as prompts:
+    with told_by(run_flags(order), say=say) as base, Prompts(order.prompts) as prompts:
         told = generate_job(base, order, prompts)
         for note in told.notes:
             say(note)
@@ -70,7 +63,3 @@ def _finish(order: Order) -> None:
     """Put into a list what was answered, whatever ended the run."""
     if order.is_list and order.lines.exists():
         write_list(order.lines, order.output)
-
-
-def _told(flags: RunFlags) -> AbstractContextManager[Told]:
-    return nullcontext(job_of(flags)) if flags.serve is None else told_with_server(flags, say=say)

@@ -8,7 +8,7 @@ from engine.errors import ConfigError
 from engine.printable import printable
 from engine.signals import Signals
 from labels.commands.judge_flags import JudgeFlags
-from labels.flags import NOT_GIVEN, ConfigFile
+from labels.flags import NOT_GIVEN, OF_CALLS, ConfigFile, handed_on
 from labels.infer.flags import InferFlags
 from labels.judge.calls import Hands, endpoints_of, model_of
 from labels.judge.comparison import Compared, Comparison, check, compare, spoken, table_only, write_reports
@@ -118,29 +118,13 @@ def _calls(flags: JudgeFlags) -> InferFlags:
     """How judges are called, but for what and whom."""
     as_before = not flags.judge_model and not flags.endpoint and flags.base_url is None
     return InferFlags(
+        **handed_on(flags, OF_CALLS) | {"base_url": JUDGE_URL if as_before else flags.base_url},
         val_file=NOT_GIVEN,
         out=NOT_GIVEN,
-        base_url=JUDGE_URL if as_before else flags.base_url,
-        endpoint=flags.endpoint,
         api_key_env=_key_variable(flags, as_before=as_before),
-        api_key_file=flags.api_key_file,
-        allow_plaintext=flags.allow_plaintext,
-        fit=flags.fit,
         max_frames=flags.num_frames,
-        concurrency=flags.concurrency,
-        rpm=flags.rpm,
-        tpm=flags.tpm,
-        workers=flags.workers,
         max_tokens=flags.max_tokens,
-        retries=flags.retries,
         base_sleep=flags.base_sleep,
-        per_call_timeout=flags.per_call_timeout,
-        price_in=flags.price_in,
-        price_out=flags.price_out,
-        max_cost=flags.max_cost,
-        max_failed=flags.max_failed,
-        max_outage=flags.max_outage,
-        drain_seconds=flags.drain_seconds,
     )
 
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import AbstractContextManager, nullcontext
 
 import orjson
 
-from engine.console import closing_summary
 from engine.signals import Signals
+from labels.ending import ended
 from labels.estimate import estimate as estimated
 from labels.estimate_text import as_json, as_text
 from labels.flags import NOTHING_TOLD, ConfigFile, EstimateFlags, RunFlags
 from labels.forecast import forecast
 from labels.job import run_job
 from labels.loop import on_loop
-from labels.serve.job import addressed, told_with_server
-from labels.terminal import EXIT_RESUMABLE, EXIT_SOME_FAILED, give_up, resume_command, say
-from labels.told import Told, job_of
+from labels.serve.job import addressed, told_by
+from labels.terminal import give_up, say
+from labels.told import job_of
 
 
 def run(flags: RunFlags, *, config: ConfigFile = None) -> int:
@@ -28,7 +27,7 @@ def run(flags: RunFlags, *, config: ConfigFile = None) -> int:
     del config  # read by `flags_from_file`
     signals = Signals(overdue=give_up)
     signals.install()
-    with _told(flags) as told:
+    with told_by(flags, say=say) as told:
         for note in told.notes:
             say(note)
         if flags.dry_run:
@@ -37,21 +36,7 @@ def run(flags: RunFlags, *, config: ConfigFile = None) -> int:
         last = run_job(told.job, say=say, signals=signals)
         if last.stopping is not None and told.job.server is not None:
             told.job.server.hurry()
-    say(closing_summary(last, out=str(flags.out)))
-    if last.stopping is not None:
-        say(f"Stopped by {last.stopping}; everything counted as done is safe. Go on with:\n  {resume_command()}")
-        return EXIT_RESUMABLE
-    if last.sink.failed:
-        say(f"{last.sink.failed:,} rows failed; failures/ says why, and all others are safe. Try them again with:")
-        say(f"  {resume_command('--retry-failed')}")
-        return EXIT_SOME_FAILED
-    return 0
-
-
-def _told(flags: RunFlags) -> AbstractContextManager[Told]:
-    if flags.serve is None or flags.dry_run:
-        return nullcontext(job_of(addressed(flags)))
-    return told_with_server(flags, say=say)
+    return ended(last, folder=str(flags.out), failed="rows failed; failures/ says why", again=("--retry-failed",))
 
 
 def estimate(flags: EstimateFlags = NOTHING_TOLD, *, config: ConfigFile = None) -> int:

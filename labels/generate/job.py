@@ -11,7 +11,7 @@ from encoders.asking import AskingEncoder
 from encoders.chat import ChatEncoder, recipe_of
 from engine.config import FormatConfig
 from engine.source import SourceConfig
-from labels.flags import RunFlags
+from labels.flags import OF_RUNS, RunFlags, handed_on
 from labels.generate.answers import AnswerRows
 from labels.generate.order import Order, body_of
 from labels.generate.prompts import MAX_LINE_BYTES, Prompts
@@ -79,25 +79,17 @@ def run_flags(order: Order) -> RunFlags:
     """The same as told to `run`, as far as the two are alike."""
     flags, sampling = order.flags, order.sampling
     return RunFlags(
+        **handed_on(flags, OF_RUNS),
         input=order.prompts,
         out=order.folder,
-        model=flags.model,
-        base_url=flags.base_url,
-        endpoint=flags.endpoint,
-        api_key_env=flags.api_key_env,
-        api_key_file=flags.api_key_file,
-        allow_plaintext=flags.allow_plaintext,
         serve=flags.serve,
         serve_timeout=flags.serve_timeout,
         gold=(NO_GOLD,),
-        skip=flags.skip,
-        limit=flags.limit,
         videos=order.media,
         num_frames=order.num_frames,
         sampling=flags.sampling,
         splice_single_frame=order.splice,
         max_frames=order.max_frames,
-        fit=flags.fit,
         image_token_len=flags.image_token_len,
         context_tokens=flags.context_tokens,
         auto_frames=flags.auto_frames,
@@ -105,27 +97,10 @@ def run_flags(order: Order) -> RunFlags:
         top_p=sampling.top_p,
         seed=flags.seed,
         response_format="none",
-        share=flags.share,
-        cache=flags.cache,
-        concurrency=flags.concurrency,
-        rpm=flags.rpm,
-        tpm=flags.tpm,
-        workers=flags.workers,
         max_open_mb=MAX_OPEN_MB,
         max_tokens=sampling.tokens_to_generate,
         max_tokens_cap=sampling.tokens_to_generate,
         retry_on_trunc=False,
-        retries=flags.retries,
-        per_call_timeout=flags.per_call_timeout,
-        price_in=flags.price_in,
-        price_out=flags.price_out,
-        max_cost=flags.max_cost,
-        max_failed=flags.max_failed,
-        max_outage=flags.max_outage,
-        drain_seconds=flags.drain_seconds,
         shards=SHARDS,
-        resume=flags.resume,
         retry_failed=flags.resume,
-        extend=flags.extend,
-        only=flags.only,
     )

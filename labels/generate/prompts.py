@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from encoders.asking import object_of
+from encoders.lines import object_of
 from engine.errors import ConfigError, InputError, SinkBroken
 from engine.readers import JSON_SUFFIXES, open_table
 from sinks.files import FOLDER_MODE, OS_FILES, replace_file

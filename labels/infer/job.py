@@ -20,7 +20,7 @@ from engine.readers import JSON_SUFFIXES, open_table
 from engine.source import SourceConfig
 from engine.types import Answer
 from labels.codebook import Codebook, load_codebook
-from labels.flags import RunFlags
+from labels.flags import OF_RUNS, RunFlags, handed_on
 from labels.infer.flags import InferFlags
 from labels.infer.watch import Sight
 from labels.quality import NONE as NO_GOLD
@@ -192,47 +192,22 @@ def _check_out(out: Path) -> None:
 def _as_run(flags: InferFlags) -> RunFlags:
     """The same as told to `run`, as far as the two are alike."""
     return RunFlags(
+        **handed_on(flags, OF_RUNS),
         input=flags.val_file,
         out=run_folder(flags.out),
-        model=flags.model,
-        base_url=flags.base_url,
-        endpoint=flags.endpoint,
-        api_key_env=flags.api_key_env,
-        api_key_file=flags.api_key_file,
-        allow_plaintext=flags.allow_plaintext,
         gold=(NO_GOLD,),
-        skip=flags.skip,
-        limit=flags.limit,
         frames_dir=flags.frames_dir,
         max_frames=flags.max_frames,
-        fit=flags.fit,
         temperature=flags.temperature,
         effort=flags.effort,
         response_format="none",
-        share=flags.share,
-        cache=flags.cache,
-        concurrency=flags.concurrency,
-        rpm=flags.rpm,
-        tpm=flags.tpm,
-        workers=flags.workers,
         max_open_mb=MAX_OPEN_MB,
         max_tokens=flags.max_tokens,
         retry_on_trunc=flags.retry_on_trunc,
         growth=flags.growth,
         max_tokens_cap=flags.max_tokens_cap,
-        retries=flags.retries,
-        per_call_timeout=flags.per_call_timeout,
-        price_in=flags.price_in,
-        price_out=flags.price_out,
-        max_cost=flags.max_cost,
-        max_failed=flags.max_failed,
-        max_outage=flags.max_outage,
-        drain_seconds=flags.drain_seconds,
         shards=SHARDS,
-        resume=flags.resume,
         retry_failed=flags.resume,
-        extend=flags.extend,
-        only=flags.only,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -19,6 +19,13 @@ F = TypeVar("F", bound=RunFlags)
 
 TO_BE_ASKED = "the server's first model"
 """In the place of a model's name until the server has said it."""
+
+
+def told_by(flags: RunFlags, *, say: Callable[[str], None]) -> AbstractContextManager[Told]:
+    """The job of these flags, with the server it needs, if it needs one, while the context lasts."""
+    if flags.serve is None or flags.dry_run:
+        return nullcontext(job_of(addressed(flags)))
+    return told_with_server(flags, say=say)
 
 
 @contextmanager

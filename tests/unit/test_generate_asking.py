@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from encoders.asking import KEPT_MEDIA, LINE, Asking, AskingEncoder, object_of
+from encoders.asking import KEPT_MEDIA, Asking, AskingEncoder
 from encoders.budget import Budget
 from encoders.chat import ChatEncoder
 from encoders.fit import Fit
 from encoders.folders import FolderVideos
+from encoders.lines import LINE, object_of
 from encoders.media import Media
 from encoders.sample import Choice
 from engine.errors import RowError

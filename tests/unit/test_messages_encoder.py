@@ -17,8 +17,9 @@ from encoders.chat import UNKNOWN_IMAGE_TOKENS, VISION_CONTEXT, ChatEncoder
 from encoders.fit import Fit
 from encoders.folders import FolderFrames
 from encoders.image import size_of
+from encoders.lines import LINE
 from encoders.media import Media
-from encoders.messages import ENFORCER, GROUP_MARK, LINE, MessagesEncoder, group_of, video_of
+from encoders.messages import ENFORCER, GROUP_MARK, MessagesEncoder, group_of, video_of
 from encoders.refs import frame_ref
 from engine.errors import RequestTooLarge, RowError
 from engine.ladder import smaller
