@@ -11,6 +11,7 @@ from enum import Enum
 
 import anyio
 
+from engine.clock import now_s
 from engine.errors import (
     ApiError,
     BadReply,
@@ -173,7 +174,7 @@ class Attempts:
         try:
             reply = await lane.client.attempt(asking.request.body(admission.max_tokens, fields + asking.extra))
         except ApiError as error:
-            now = anyio.current_time()
+            now = now_s()
             self._settle_error(asking, admission, error)
             try:
                 self._judge(asking, admission, error, formed=formed, now=now, latency_s=now - admission.sent_s)
@@ -182,12 +183,12 @@ class Attempts:
             raise
         except BaseException:
             # Cancelled on its way: the provider goes on, and charges.
-            now = anyio.current_time()
+            now = now_s()
             self._unknown(asking, admission)
             lane.limits.failed(now, reserved_tokens=admission.reserved_tokens)
             self._ended(now)
             raise
-        now = anyio.current_time()
+        now = now_s()
         self._settle_reply(asking, admission, reply, formed=formed, now=now)
         self._ended(now)
         return reply
@@ -200,8 +201,7 @@ class Attempts:
         """Give back a slot in which nothing was sent."""
         admission, asking.admission = asking.admission, None
         assert admission is not None
-        admission.lane.limits.failed(anyio.current_time(), reserved_tokens=admission.reserved_tokens)
-        self._lanes.books.free(admission.worst_usd)
+        self._lanes.give_back(admission, now_s())
         self._gate.wake()
 
     def _settle_reply(self, asking: Asking, admission: Admission, reply: Reply, *, formed: bool, now: float) -> None:

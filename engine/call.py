@@ -1,8 +1,8 @@
 """Stage 3: requests to records. Admit, attempt, judge the reply, try again, give up.
 
-One task a row in flight. A row that waits for its next attempt holds its bytes but no slot: it gives the slot back
-before it sleeps and asks for one again afterwards. A stopped run sends nothing more: rows that have no answer by then
-end without a record, which means that a resume will meet them again.
+One task a row in flight, kept for the next row when it has ended. A row that waits for its next attempt holds its
+bytes but no slot: it gives the slot back before it sleeps and asks for one again afterwards. A stopped run sends
+nothing more: rows that have no answer by then end without a record, and a resume meets them again.
 
 What may be tried again, and with what:
 - the provider or the network failed: the same body, later (`attempt.py` says whether that makes sense);
@@ -16,15 +16,18 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from engine.attempt import Again, Asking, Attempts, CallCounters
+from engine.clock import now_s
 from engine.config import RunConfig
 from engine.cuts import Cut, cut_of
 from engine.errors import ApiError, LaneRefused, RequestTooLarge
 from engine.gate import Gate, StoppedError
+from engine.hands import Hands
 from engine.ladder import smaller
 from engine.lanes import Lanes
 from engine.lengths import LEAST_TOKENS
@@ -98,8 +101,9 @@ class CallStage:
             with self._stop.bounded():
                 async with anyio.create_task_group() as probes:
                     self._attempts.probes = probes
-                    async with anyio.create_task_group() as rows:
-                        rows.start_soon(self._share, rows, sink)
+                    async with anyio.create_task_group() as group:
+                        rows = Hands(group, partial(self._row, sink=sink))
+                        group.start_soon(self._share, rows, sink)
                         async for item in source:
                             await self._take(rows, item, sink)
                             if self._sharing.full:
@@ -107,7 +111,7 @@ class CallStage:
                         self._sharing.close()
                     probes.cancel_scope.cancel()
 
-    async def _take(self, rows: anyio.abc.TaskGroup, item: Request | Record, sink: Link[Record]) -> None:
+    async def _take(self, rows: Hands[Asking], item: Request | Record, sink: Link[Record]) -> None:
         if isinstance(item, Record):
             await sink.put(item)
         elif not self._stop.asked:
@@ -115,15 +119,16 @@ class CallStage:
             if isinstance(met, Record):
                 await sink.put(met)
             elif met is not None:
-                await self._start(rows, met, sink)
+                await self._start(rows, met)
 
-    async def _share(self, rows: anyio.abc.TaskGroup, sink: Link[Record]) -> None:
+    async def _share(self, rows: Hands[Asking], sink: Link[Record]) -> None:
         """Hand on the rows that waited for others, until none can wait any more."""
         while (item := await self._sharing.released()) is not None:
             await self._take(rows, item, sink)
+        rows.dismiss()
 
-    async def _start(self, rows: anyio.abc.TaskGroup, request: Request, sink: Link[Record]) -> None:
-        """Wait until the row may be held and its first call may start, then give it a task of its own."""
+    async def _start(self, rows: Hands[Asking], request: Request) -> None:
+        """Wait until the row may be held and its first call may start, then put it into a task of its own."""
         await self._gate.open_row(request)
         try:
             admission = await self._gate.admit(request, None)
@@ -139,7 +144,7 @@ class CallStage:
             idle_before_s=self._gate.idle_s(admission.sent_s),
         )
         self.counters.rows += 1
-        rows.start_soon(self._row, asking, sink)
+        rows.take(asking)
 
     async def _row(self, asking: Asking, sink: Link[Record]) -> None:
         key = asking.request.key
@@ -222,7 +227,7 @@ class CallStage:
         if lane.most_images is not None and asking.request.n_frames > lane.most_images > 0:
             try:
                 await self._reduce(asking, Reduction(max_frames=lane.most_images))
-                asking.admission.sent_s = anyio.current_time()
+                asking.admission.sent_s = now_s()
             except BaseException:
                 self._attempts.unused(asking)
                 raise
@@ -336,7 +341,7 @@ class CallStage:
 
     def _gives_up(self, asking: Asking) -> Callable[[RetryCallState], bool]:
         def gives_up(_: RetryCallState) -> bool:
-            now = anyio.current_time()
+            now = now_s()
             spent_s = now - asking.started_s - (self._gate.idle_s(now) - asking.idle_before_s)
             return spent_s >= self._retry.row_deadline_s or asking.counted >= self._retry.attempts
 

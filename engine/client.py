@@ -7,16 +7,20 @@ and asked for uncompressed, so that a few bytes cannot unfold into gigabytes.
 from __future__ import annotations
 
 import io
+import socket
 import ssl
 import time
-from types import SimpleNamespace, TracebackType
+from contextvars import ContextVar
+from types import TracebackType
 from typing import Self
 
 import aiohttp
+from yarl import URL
 
 from engine.config import ApiConfig
 from engine.errors import ApiError, BadReply, CallTimeout, CertificateError, NetworkError
 from engine.hints import rate_names
+from engine.overdue import Overdue
 from engine.replies import Response, reply_from
 from engine.types import Reply
 from engine.verdicts import one_line
@@ -47,7 +51,8 @@ class HttpClient:
 
     def __init__(self, config: ApiConfig) -> None:
         self._config = config
-        self._url = config.completions_url
+        self._url = URL(config.completions_url)
+        self._overdue = Overdue(config.call_timeout_s)
         self._names = rate_names(config.base_url)
         self._session: aiohttp.ClientSession | None = None
 
@@ -63,19 +68,22 @@ class HttpClient:
             headers["Authorization"] = f"Bearer {config.key.reveal()}"
         self._session = aiohttp.ClientSession(
             # The engine owns concurrency; the connector's own default would cap it at 100.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=60),
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=60, socket_factory=_noted_socket
+            ),
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=config.call_timeout_s, sock_connect=config.connect_timeout_s),
+            # A timer for each call would cost a fourteenth of it; the client has one for all.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_s),
             auto_decompress=False,
             trust_env=False,
-            trace_configs=[_noting_reuse()],
         )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._overdue.close()
         if self._session is not None:
             await self._session.close()
 
@@ -92,8 +100,10 @@ class HttpClient:
             raise RuntimeError("the client is used outside its context")
         for again in (True, False):
             connection = _Connection()
+            _CONNECTION.set(connection)
             try:
-                return await self._send(self._session, body, connection)
+                with self._overdue.limited():
+                    return await self._send(self._session, body)
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 if again and connection.ended_idle(error):
                     continue
@@ -102,10 +112,10 @@ class HttpClient:
         # Raised out here it has neither cause nor context: aiohttp's errors hold the request's headers, and so the key.
         raise failure
 
-    async def _send(self, session: aiohttp.ClientSession, body: bytes, connection: _Connection) -> Reply:
+    async def _send(self, session: aiohttp.ClientSession, body: bytes) -> Reply:
         started = time.perf_counter()
         data = body if len(body) <= WHOLE_BODY_BYTES else io.BytesIO(body)
-        async with session.post(self._url, data=data, allow_redirects=False, trace_request_ctx=connection) as response:
+        async with session.post(self._url, data=data, allow_redirects=False) as response:
             heard = Response(
                 status=response.status,
                 reason=response.reason or "",
@@ -126,43 +136,43 @@ class HttpClient:
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """The whole body, or BadReply once it passes the cap; leaving then closes the connection."""
-        cap = self._config.max_reply_bytes
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in response.content.iter_any():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > cap:
-                raise BadReply(f"the reply is larger than {cap} bytes", status=response.status, paid=True)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        cap, content = self._config.max_reply_bytes, response.content
+        pieces = [await content.readany()]
+        size = len(pieces[0])
+        while size <= cap and not content.at_eof():
+            pieces.append(await content.readany())
+            size += len(pieces[-1])
+        if size > cap:
+            raise BadReply(f"the reply is larger than {cap} bytes", status=response.status, paid=True)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class _Connection:
-    """What one call learns of the connection it was given."""
+    """What one attempt learns of the connection it was given."""
 
-    __slots__ = ("reused_s",)
+    __slots__ = ("_began_s", "is_new")
 
     def __init__(self) -> None:
-        self.reused_s: float | None = None
-        """When a kept connection was taken up again; None for a new one."""
+        self._began_s = time.perf_counter()
+        self.is_new = False
 
     def ended_idle(self, error: Exception) -> bool:
         """Whether the server closed a kept connection at once and without a byte: it never took up the request."""
-        if self.reused_s is None or time.perf_counter() - self.reused_s > IDLE_END_S:
+        if self.is_new or time.perf_counter() - self._began_s > IDLE_END_S:
             return False
         # What came of an answer, if anything did, stands in the place of the words.
         return isinstance(error, aiohttp.ServerDisconnectedError) and isinstance(error.message, str)
 
 
-def _noting_reuse() -> aiohttp.TraceConfig:
-    async def note(
-        _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionReuseconnParams
-    ) -> None:
-        context.trace_request_ctx.reused_s = time.perf_counter()
+_CONNECTION: ContextVar[_Connection] = ContextVar("connection")
+"""Of the attempt that a task is making; tracing would tell the same for a seventh of what a call costs."""
 
-    tracing = aiohttp.TraceConfig()
-    tracing.on_connection_reuseconn.append(note)
-    return tracing
+
+def _noted_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket for a new connection, noted for the attempt that waits for it."""
+    _CONNECTION.get().is_new = True
+    family, kind, protocol, _, _ = address
+    return socket.socket(family, kind, protocol)
 
 
 def _reason(error: Exception) -> str:

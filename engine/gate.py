@@ -1,15 +1,19 @@
 """Where rows wait: for room in memory before their first call, for a slot and the rate before every call.
 
-First come, first served, rows that try again included: one at a time looks at the lanes, the others stand in line
-behind it, so that a thousand waiting rows cost nothing.
+First come, first served, rows that try again included. Only the first in line is held against the lanes, whenever a
+slot is freed or its time has come, so that a thousand waiting rows cost nothing; nobody is woken who may not go.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections import deque
+from dataclasses import dataclass
 
 import anyio
 
+from engine.clock import now_s
 from engine.config import BrakeConfig
 from engine.errors import BudgetSpent
 from engine.lanes import Admission, Lanes
@@ -54,6 +58,15 @@ class StoppedError(Exception):
     """The run was asked to stop while a row waited; it ends without a record, and a resume meets it again."""
 
 
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A call in line."""
+
+    request: Request
+    max_tokens: int | None
+    admitted: asyncio.Future[Admission]
+
+
 class Gate:
     """Lets rows in, and their calls out."""
 
@@ -62,8 +75,10 @@ class Gate:
         self._room = room
         self._brake = brake
         self._stop = stop
-        self._turn = anyio.Lock(fast_acquire=True)
-        self._freed: anyio.Event | None = None
+        self._line: deque[_Waiting] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        """Wakes the line when its first may go by the clock alone."""
+        self._room_freed: anyio.Event | None = None
         """Made by whoever waits: nearly always nobody does."""
         self._held_since: float | None = None
         self._held_s = 0.0
@@ -71,13 +86,15 @@ class Gate:
     async def open_row(self, request: Request) -> None:
         """Wait until another row may be held."""
         while not self._room.may_open(request.n_bytes, window=self._lanes.window):
-            await self._until_freed(math.inf)
+            if self._room_freed is None:
+                self._room_freed = anyio.Event()
+            await self._room_freed.wait()
         self._room.open(request.n_bytes)
 
     def close_row(self, request: Request) -> None:
         """The row is no longer held."""
         self._room.close(request.n_bytes)
-        self.wake()
+        self._look_for_room()
 
     def exchange(self, old: Request, new: Request) -> None:
         """A row is held in another form."""
@@ -86,7 +103,7 @@ class Gate:
 
     def hold(self, *, shut: bool) -> None:
         """Let no further call out, or let them out again; those in flight are not concerned."""
-        now = anyio.current_time()
+        now = now_s()
         self._held_s, self._held_since = self.held_s(now), now if shut else None
         self.wake()
 
@@ -104,37 +121,80 @@ class Gate:
         Raises:
             StoppedError: the run is to end, now or just because of this wait.
         """
-        async with self._turn:
-            while not self._stop.asked:
-                if self._held_since is not None:
-                    await self._until_freed(math.inf)
-                    continue
-                now = anyio.current_time()
-                admitted = self._lanes.try_admit(now, request, max_tokens)
-                if isinstance(admitted, Admission):
-                    return admitted
-                left_s = self._lanes.patience_s(self._brake.max_outage_s) - self._lanes.outage_s(now)
-                if left_s <= 0:
-                    error = self._lanes.outage(now, self._brake.max_outage_s)
-                    self._stop.ask(str(error), error=error)
-                elif self._lanes.short_of_money and not self._lanes.in_flight:
-                    self._stop_for_money()
-                else:
-                    await self._until_freed(min(admitted, left_s if self._lanes.outage_s(now) else math.inf))
-        raise StoppedError
+        if self._stop.asked:
+            raise StoppedError
+        if not self._line and self._held_since is None:
+            admitted = self._lanes.try_admit(now_s(), request, max_tokens)
+            if isinstance(admitted, Admission):
+                return admitted
+        waiting = _Waiting(request, max_tokens, asyncio.get_running_loop().create_future())
+        self._line.append(waiting)
+        if self._line[0] is waiting:
+            self._serve()
+        try:
+            return await waiting.admitted
+        except BaseException:
+            self._leave(waiting)
+            raise
 
     def wake(self) -> None:
-        """Let what waits look again: a slot or a row's bytes were freed, or the run is to stop."""
-        if self._freed is not None:
-            self._freed.set()
-            self._freed = None
+        """Let what waits look again: a slot was freed, or the run is to stop."""
+        if self._line:
+            self._serve()
+        self._look_for_room()
 
-    async def _until_freed(self, seconds: float) -> None:
-        if self._freed is None:
-            self._freed = anyio.Event()
-        freed = self._freed
-        with anyio.move_on_after(seconds):
-            await freed.wait()
+    def _serve(self) -> None:
+        """Admit from the front of the line as many as may go."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._line:
+            first = self._line[0]
+            if first.admitted.done():
+                self._line.popleft()  # cancelled while it waited
+            elif self._stop.asked:
+                self._line.popleft().admitted.set_exception(StoppedError())
+            elif self._held_since is not None:
+                return
+            else:
+                now = now_s()
+                admitted = self._lanes.try_admit(now, first.request, first.max_tokens)
+                if isinstance(admitted, Admission):
+                    self._line.popleft().admitted.set_result(admitted)
+                elif not self._is_hopeless(now):
+                    self._look_again(now, admitted)
+                    return
+
+    def _is_hopeless(self, now: float) -> bool:
+        """Whether waiting makes no sense any more; the run has then been asked to stop."""
+        if self._patience_left_s(now) <= 0:
+            error = self._lanes.outage(now, self._brake.max_outage_s)
+            self._stop.ask(str(error), error=error)
+        elif self._lanes.short_of_money and not self._lanes.in_flight:
+            self._stop_for_money()
+        return self._stop.asked
+
+    def _look_again(self, now: float, wait_s: float) -> None:
+        left_s = self._patience_left_s(now) if self._lanes.outage_s(now) else math.inf
+        if (wait_s := min(wait_s, left_s)) < math.inf:
+            self._timer = asyncio.get_running_loop().call_at(now + wait_s, self._serve)
+
+    def _patience_left_s(self, now: float) -> float:
+        return self._lanes.patience_s(self._brake.max_outage_s) - self._lanes.outage_s(now)
+
+    def _leave(self, waiting: _Waiting) -> None:
+        """Who waited has been cancelled, or refused: what it was given meanwhile goes to the next one."""
+        if waiting in self._line:
+            self._line.remove(waiting)
+        admitted = waiting.admitted
+        if admitted.done() and not admitted.cancelled() and admitted.exception() is None:
+            self._lanes.give_back(admitted.result(), now_s())
+            self.wake()
+
+    def _look_for_room(self) -> None:
+        if self._room_freed is not None:
+            self._room_freed.set()
+            self._room_freed = None
 
     def _stop_for_money(self) -> None:
         books, ceiling = self._lanes.books, self._brake.max_cost_usd

@@ -229,6 +229,11 @@ class Lanes:
         lane.calls += 1
         return Admission(lane=lane, max_tokens=most, reserved_tokens=tokens, worst_usd=worst_usd, sent_s=now)
 
+    def give_back(self, admission: Admission, now: float) -> None:
+        """Take back a slot in which nothing was sent."""
+        admission.lane.limits.failed(now, reserved_tokens=admission.reserved_tokens)
+        self.books.free(admission.worst_usd)
+
     def look(self, now: float) -> None:
         """Keep the time during which no lane is open; to be called when a lane may have changed."""
         if any(lane.is_open for lane in self.lanes):

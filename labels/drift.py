@@ -33,8 +33,9 @@ class Drift:
     def __init__(self, codebook: Codebook, *, block_rows: int = BLOCK_ROWS) -> None:
         self._dimensions = codebook.dimensions
         self._block_rows = block_rows
-        self._block: Counter[Label] = Counter()
-        self._block_seen = self._block_read = 0
+        self._block: list[Mapping[str, Any]] = []
+        """Of the rows with labels; they are counted when the block is whole, a dimension at a time."""
+        self._block_seen = 0
         self._before: Counter[Label] = Counter()
         self._before_seen = self._before_read = 0
         self._told: set[str] = set()
@@ -43,18 +44,9 @@ class Drift:
 
     def add(self, labels: Mapping[str, Any] | None) -> None:
         """Count one row that was asked about; None if no labels came of it."""
-        block = self._block
         self._block_seen += 1
-        if labels is None:
-            block[REFUSED] += 1
-        else:
-            self._block_read += 1
-            for dimension in self._dimensions:
-                key, label = dimension.key, labels[dimension.key]
-                if type(label) is str:
-                    block[key, label] += 1
-                else:
-                    block.update(_labels_of(dimension, label))
+        if labels is not None:
+            self._block.append(labels)
         if self._block_seen == self._block_rows:
             self._close_block()
 
@@ -62,32 +54,46 @@ class Drift:
     def refused_share(self) -> float | None:
         """Of the rows so far; None before there is one."""
         seen = self._before_seen + self._block_seen
-        return (self._before[REFUSED] + self._block[REFUSED]) / seen if seen else None
+        return (seen - self._before_read - len(self._block)) / seen if seen else None
 
     def as_json(self) -> dict[str, Any]:
-        total, read = self._before + self._block, self._before_read + self._block_read
+        total, read = self._before + self._counted(), self._before_read + len(self._block)
         shares: dict[str, dict[str, float]] = {}
         for (key, value), count in sorted(total.items()):
             if key:
                 shares.setdefault(key, {})[value] = count / read
         return {"refused_share": self.refused_share, "label_shares": shares, "alarms": list(self.alarms)}
 
-    def _close_block(self) -> None:
-        if self._before_seen:
-            for label in self._before.keys() | self._block.keys():
-                self._compare(label)
-        self._before += self._block
-        self._before_seen += self._block_seen
-        self._before_read += self._block_read
-        self._block, self._block_seen, self._block_read = Counter(), 0, 0
+    def _counted(self) -> Counter[Label]:
+        """The labels of the block."""
+        rows = self._block
+        counts = Counter({REFUSED: self._block_seen - len(rows)})
+        for dimension in self._dimensions:
+            key = dimension.key
+            if dimension.kind == "categorical":
+                counts.update({(key, value): count for value, count in Counter(row[key] for row in rows).items()})
+            else:
+                counts.update(label for row in rows for label in _labels_of(dimension, row[key]))
+        return counts
 
-    def _compare(self, label: Label) -> None:
+    def _close_block(self) -> None:
+        block, read = self._counted(), len(self._block)
+        if self._before_seen:
+            for label in self._before.keys() | block.keys():
+                self._compare(label, block[label], read=read)
+        self._before += block
+        self._before_seen += self._block_seen
+        self._before_read += read
+        self._block, self._block_seen = [], 0
+
+    def _compare(self, label: Label, count: int, *, read: int) -> None:
+        """Hold the block's count of a label, of so many rows with labels, against those before."""
         key, value = label
         refusal = label == REFUSED
-        before, block = (self._before_seen, self._block_seen) if refusal else (self._before_read, self._block_read)
+        before, block = (self._before_seen, self._block_seen) if refusal else (self._before_read, read)
         if not before or not block or key in self._told:
             return
-        then, now = self._before[label] / before, self._block[label] / block
+        then, now = self._before[label] / before, count / block
         least = LEAST_REFUSED_DIFFERENCE if refusal else LEAST_DIFFERENCE
         if abs(now - then) < least or abs(z_of(then, before, now, block)) < LEAST_Z:
             return
@@ -107,7 +113,9 @@ def z_of(then: float, before: int, now: float, block: int) -> float:
 
 
 def _labels_of(dimension: Dimension, label: Any) -> list[Label]:
-    """What a list or a number counts as."""
+    """What a list, a number or the mark of what was not asked counts as."""
+    if isinstance(label, str):
+        return [(dimension.key, label)]
     if isinstance(label, list):
         return [(dimension.key, value) for value in label]
     share = (label - dimension.minimum) / (dimension.maximum - dimension.minimum)

@@ -24,6 +24,7 @@ from sinks.batch import Answered
 from sinks.files import FOLDER_MODE, OS_FILES
 from sinks.folder import RESULTS, shard_name
 from sinks.lines import RESULT_KEYS
+from sinks.seen import Seen
 
 ANSWERS = "answers.sqlite"
 ANSWERS_FILES = (ANSWERS, ANSWERS + "-wal", ANSWERS + "-shm")
@@ -143,6 +144,13 @@ class _Table:
                 self._reading.execute("COMMIT")
             self._reading.execute("BEGIN")
 
+    def is_empty(self) -> bool:
+        """Whether nothing has ever been put in."""
+        try:
+            return self._reading is not None and self._reading.execute("SELECT 1 FROM answers LIMIT 1").fetchone() is None
+        except sqlite3.Error:
+            return False
+
     def put(self, entries: Iterable[tuple[Any, ...]]) -> None:
         """Put entries in, newer ones in the place of older ones."""
         if self._writing is None or self.trouble is not None:
@@ -183,6 +191,8 @@ class RunAnswers:
         self._out = out
         self._shards = shards
         self._table = _Table(out / ANSWERS, "row INTEGER, at INTEGER, size INTEGER", page_bytes=PLACE_PAGE_BYTES)
+        self._seen: Seen | None = None
+        """Every key of the file; None if there are some from before."""
 
     def __enter__(self) -> Self:
         try:
@@ -195,6 +205,8 @@ class RunAnswers:
                 self._table.open()
             except (sqlite3.Error, OSError) as error:
                 self._table.give_up(error)
+        if self._table.is_empty():
+            self._seen = Seen()
         return self
 
     def __exit__(
@@ -210,6 +222,8 @@ class RunAnswers:
 
     def find(self, key: bytes) -> Known | None:
         """The answer to a request with this key, read from its line."""
+        if not key or (self._seen is not None and not self._seen.may_hold(key)):
+            return None
         found = self._table.get(key)
         if found is None:
             return None
@@ -229,6 +243,9 @@ class RunAnswers:
 
     def remember(self, answered: Sequence[Answered]) -> None:
         """Note where these lines stand; they are safe."""
+        if self._seen is not None:
+            for one in answered:
+                self._seen.add(one.key)
         self._table.put((one.key, one.row, one.at, len(one.line)) for one in answered)
 
 
