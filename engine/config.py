@@ -208,10 +208,17 @@ class RunConfig:
     share: bool = True
     """Whether identical requests are sent once."""
     notices: NoticeConfig = field(default_factory=NoticeConfig)
+    processes: int = 1
+    """Engine processes that share the work, and every limit above."""
 
     def __post_init__(self) -> None:
         if not self.lanes:
             raise ConfigError("a run needs at least one address and model to ask")
+        if self.processes < 1:
+            raise ConfigError(f"--processes must be at least 1, not {self.processes}")
+        for name, whole in (("--concurrency", self.limits.concurrency), ("--workers", self.encode.workers)):
+            if whole is not None and whole < self.processes:
+                raise ConfigError(f"{name} {whole} is less than --processes {self.processes}; each needs one")
         unpriced = [lane.name for lane in self.lanes if lane.price.cost_usd(1, 1) is None]
         if self.brake.max_cost_usd is not None and unpriced:
             raise ConfigError(
@@ -242,10 +249,12 @@ DESCRIBED = frozenset(
         "source.video_column",
         "source.carried",
         "source.whole_lines",
+        "source.part",
         "format.value",
     }
 )
-"""Fields that `describe_input` resolves into the identity of the input, or that `recipe` stands for."""
+"""Fields that `describe_input` resolves into the identity of the input, or that `recipe` stands for; and the part of it
+that one of several processes has, which no run is told."""
 
 
 def fields_of(config: RunConfig) -> dict[str, object]:

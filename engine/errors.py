@@ -23,7 +23,8 @@ EngineError
     ├── ResumeMismatch      the folder holds a run with other settings or another input
     ├── FolderInUse         another process writes there, it cannot be created, or its disk cannot hold a run
     ├── SinkBroken          the disk failed, the folder has gone from its place, or committed bytes are missing
-    └── EncoderBroken       no worker process can be kept alive
+    ├── EncoderBroken       no worker process can be kept alive
+    └── MemberLost          one of the engine processes of the run died
 """
 
 from __future__ import annotations
@@ -199,6 +200,10 @@ class SinkBroken(RunError):
 
 class EncoderBroken(RunError):
     """Worker processes die as soon as they start."""
+
+
+class MemberLost(RunError):
+    """One of several engine processes ended without a word; the others have delivered what they had."""
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -192,6 +192,12 @@ class Lanes:
         self.short_of_money = False
         """Whether the last refusal was for the ceiling."""
 
+    def hold_to(self, told: RunConfig, now: float) -> None:
+        """Keep to other ceilings from now on: those of the same lanes, and those over all of them."""
+        self._most = told.limits.concurrency or math.inf
+        for lane, config in zip(self.lanes, told.lanes, strict=True):
+            lane.limits.hold_to(_limits_of(config, told.limits), now)
+
     @property
     def in_flight(self) -> int:
         return sum(lane.limits.in_flight for lane in self.lanes)

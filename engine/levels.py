@@ -51,6 +51,11 @@ class Climb:
         self._scale = self._time_s = self._rest_s = self._busiest_per_s = 0.0
         self._sure = 1.0
 
+    def allow(self, most: float) -> None:
+        """Let it go no higher than this from now on, and no less high."""
+        self._most = most
+        self.level = min(self.level, most)
+
     def grow(self, dt_s: float, *, unopposed: float, requests_per_s: float) -> None:
         """What `dt_s` seconds of real use do; without a ceiling the level becomes `unopposed`."""
         if self.ceiling is None:

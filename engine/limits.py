@@ -18,7 +18,7 @@ window of requests in flight (`Crowd`). Latency as such steers nothing: longer a
    the cut is undone and this is the new normal.
 7. The user's ceilings hold whatever the server says; what servers say in headers only shortens the start.
 
-The constants were chosen with `python -m bench.limits`, where they are not given an origin of their own.
+The constants were chosen with `python cli.py bench limits`, where they are not given an origin of their own.
 """
 
 from __future__ import annotations
@@ -118,6 +118,16 @@ class Limits:
         self._in_flight = self._peak = self._admitted = self._admitted_tokens = self._answered = self._cuts = 0
         self._paused_until = self._tick_at = -math.inf
         self._blocked: str | None = None
+        self._settle(now)
+
+    def hold_to(self, config: LimitConfig, now: float) -> None:
+        """Keep to other ceilings from now on; whether the window is fixed stays as it was."""
+        self._user_per_s = math.inf if config.requests_per_min is None else config.requests_per_min / 60
+        self._crowd.climb.allow(config.concurrency or max(1, config.max_concurrency))
+        if config.concurrency is not None:
+            self._crowd.climb.level = config.concurrency
+        if self._tokens is not None and config.tokens_per_min is not None:
+            self._tokens.refill_at(config.tokens_per_min / 60, now)
         self._settle(now)
 
     @property

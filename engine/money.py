@@ -17,6 +17,11 @@ IN_FLIGHT, RESERVED = "in_flight", "reserved_usd"
 """How many calls were on their way, and what they could cost at most. A life that closes leaves none."""
 
 
+def usage_in(spent: Mapping[str, Any]) -> Usage:
+    """The tokens in what `Books.as_json()` gave."""
+    return Usage(**{name: int(spent[name]) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")})
+
+
 class Books:
     """Money and tokens of one run.
 
@@ -27,7 +32,8 @@ class Books:
 
     def __init__(self, max_cost_usd: float | None = None, spent: Mapping[str, Any] | None = None) -> None:
         said = spent or {}
-        self._ceiling = math.inf if max_cost_usd is None else max_cost_usd
+        self.ceiling_usd = math.inf if max_cost_usd is None else max_cost_usd
+        """May be raised while calls are made."""
         self.cost_usd = float(said.get("cost_usd", 0.0))
         """Of the calls whose price and usage are known."""
         self.unknown_usd = float(said.get("unknown_usd", 0.0))
@@ -56,7 +62,7 @@ class Books:
 
     def reserve(self, worst_usd: float) -> bool:
         """Set aside what a call may cost at most; False if that could pass the ceiling."""
-        if self.cost_usd + self.unknown_usd + self.reserved_usd + worst_usd > self._ceiling:
+        if self.cost_usd + self.unknown_usd + self.reserved_usd + worst_usd > self.ceiling_usd:
             return False
         self.reserved_usd += worst_usd
         self._in_flight += 1

@@ -70,7 +70,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr_fd,
-                env=_environment(variables),
+                env=environment_of(variables),
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, heard)
@@ -283,7 +283,8 @@ def _text(value: Any) -> str:
     return value
 
 
-def _environment(variables: Iterable[str]) -> dict[str, str]:
+def environment_of(variables: Iterable[str]) -> dict[str, str]:
+    """What a process of ours is told of this one's environment: the few that Python needs, and these."""
     passed_on = PASSED_ON.union(variables)
     kept = {name: value for name, value in os.environ.items() if name in passed_on}
     return kept | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}

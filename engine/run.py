@@ -13,6 +13,7 @@ has arrived is committed. An error that ends the run takes the same path.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -165,6 +166,12 @@ class Run:
         if self.stop.error is not None:
             raise self.stop.error
         return self.snapshot()
+
+    def hold_to(self, config: RunConfig) -> None:
+        """Keep to the limits and the money of these settings from now on."""
+        self._books.ceiling_usd = math.inf if config.brake.max_cost_usd is None else config.brake.max_cost_usd
+        self._lanes.hold_to(config, anyio.current_time())
+        self._gate.wake()
 
     def snapshot(self) -> Snapshot:
         """The run at this moment."""

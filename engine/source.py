@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Container, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,27 @@ VIDEO_ALIASES = ("video",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One of `of` parts of an input. Rows that say the same are in the same part, whatever they are called."""
+
+    at: int
+    of: int
+
+    def has(self, item: Row | Record, *, ignored: Container[str]) -> bool:
+        """Whether a row, or the failure of one, is in it.
+
+        Args:
+            item: as it was read.
+            ignored: names of fields that no request holds.
+        """
+        if isinstance(item, Record):
+            return item.row % self.of == self.at
+        said = "\0".join([text for name, text in item.fields.items() if name not in ignored and text])
+        # Rows of pictures alone say nothing here, and must not all be one part's.
+        return zlib.crc32((said or item.id).encode("utf-8", "surrogatepass")) % self.of == self.at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
     """Which file, which of its columns, which part of it."""
 
@@ -57,6 +79,9 @@ class SourceConfig:
     """Records left out at the beginning; they keep their ordinals."""
     limit: int = 0
     """Records taken at most; 0 takes all."""
+    part: Part | None = None
+    """The part of these whose rows are given; None gives all. It changes nothing of what a row is or of how many there
+    are."""
 
     def __post_init__(self) -> None:
         if self.skip < 0 or self.limit < 0:
@@ -125,6 +150,8 @@ class RowReader:
         self._is_done = is_done
         self._batch_size = batch_size
         self._marks = resume.marks
+        self._part = config.part
+        self._ignored = frozenset(name for name, _ in config.carried)
         self._ended = False
         self._broken: InputError | None = None
         self._share = 0.0
@@ -192,6 +219,8 @@ class RowReader:
             ordinal = self._passed - 1
             if ordinal >= self._config.skip and not self._is_done(ordinal):
                 item = _row(ordinal, placed, self._roles, id_from_position=self._config.whole_lines)
+                if self._part is not None and not self._part.has(item, ignored=self._ignored):
+                    continue
                 batch.append(item)
                 chars += len(item.id) + sum(map(len, item.fields.values())) if isinstance(item, Row) else 0
         self._share = self._table.share_read()

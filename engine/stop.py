@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import anyio
 
 from engine.errors import EngineError
+
+PassOn = Callable[[str, EngineError | None, bool], None]
 
 
 class Stop:
@@ -14,10 +17,12 @@ class Stop:
 
     Args:
         drain_s: how long answers in flight are waited for after the first request.
+        pass_on: told of everything that is asked, with the arguments of `ask`.
     """
 
-    def __init__(self, *, drain_s: float) -> None:
+    def __init__(self, *, drain_s: float, pass_on: PassOn = lambda *_: None) -> None:
         self._drain_s = drain_s
+        self._pass_on = pass_on
         self._event = anyio.Event()
         self._scopes: list[anyio.CancelScope] = []
         self._deadline = math.inf
@@ -49,6 +54,7 @@ class Stop:
         for scope in self._scopes:
             scope.deadline = min(scope.deadline, self._deadline)
         self._event.set()
+        self._pass_on(reason, error, is_notice)
 
     def bounded(self) -> anyio.CancelScope:
         """A scope that is cancelled once the drain is over."""

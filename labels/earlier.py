@@ -48,6 +48,27 @@ def earlier_answers(
             _tell(working, say)
 
 
+@contextmanager
+def answers_of_others(
+    settings: RunConfig, *, out: Path, shards: int, cache: Path | None
+) -> Iterator[Sequence[RunAnswers | Cache]]:
+    """The same places, read by a process beside the one that keeps them; what is wrong with them that one says.
+
+    Args:
+        settings: of the run.
+        out: the run folder.
+        shards: how many it has.
+        cache: the folder of the cache, or None.
+    """
+    with ExitStack() as opened:
+        places: list[RunAnswers | Cache] = []
+        if settings.share:
+            places.append(opened.enter_context(RunAnswers(out, shards=shards, reads_only=True)))
+            if cache is not None:
+                places.append(opened.enter_context(Cache(cache, salt=salt_of(settings), reads_only=True)))
+        yield [place for place in places if place.trouble is None]
+
+
 def salt_of(settings: RunConfig) -> bytes:
     """What of a run's settings decides an answer and is not in the body of a request; the same in every process."""
     form = settings.format

@@ -124,6 +124,9 @@ class RunFlags:
     """At most so many tokens a minute."""
     workers: Annotated[int | None, Parameter(group=SPEED)] = None
     """Encoder processes; otherwise one a core."""
+    processes: Annotated[int, Parameter(group=SPEED)] = 1
+    """Engine processes: more than one where a single one fills its core. They share every limit, --concurrency and
+    --workers among them, and the run folder stays one."""
     max_open_mb: Annotated[int, Parameter(group=SPEED)] = 512
     """Encoded requests held at once, in MB."""
     max_tokens: Annotated[int | Literal["auto"], Parameter(group=TOKENS)] = "auto"

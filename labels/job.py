@@ -13,28 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from encoders.chat import ChatEncoder
-from engine.client import HttpClient
 from engine.config import RunConfig, manifest_of
 from engine.console import Panel, PlainLines
-from engine.encode import EncoderPool
+from engine.crew import Crew, CrewParts
 from engine.errors import ConfigError
 from engine.inputs import SUMS, compare
 from engine.marks import Marks
 from engine.money import IN_FLIGHT, Books
-from engine.ports import Answers, Client, Encoder, Observer, Reader, Sink
+from engine.ports import Answers, Encoder, Observer, Reader, Sink
 from engine.report import EventsFile, write_report
 from engine.run import OFFSETS, Parts, Run
 from engine.signals import Signals
 from engine.source import describe_input
 from engine.stats import Snapshot, Watcher
 from labels.codebook import Codebook, load_codebook
+from labels.crew import PROGRAM, Kit
 from labels.earlier import earlier_answers
 from labels.infer.warmup import warm_up
 from labels.loop import on_loop
+from labels.parts import open_clients, open_pool
 from labels.probe_tokens import book, keep, probe_lane, stored_in, wanted, worst_cost_usd
 from labels.reading import CodebookReader, TextReader
 from labels.serve.server import LocalServer
-from labels.token_audit import Audit, AuditedClient
 from sinks.checkpoint import SPENT
 from sinks.folder import INPUT, INPUT_BEFORE, MANIFEST, check_same_run, extension_of, read_manifest
 from sinks.one_file import Form, RawFile, raw_record
@@ -210,11 +210,6 @@ async def _life(
             await warm_up(job.settings.lanes, calls=job.warmup, books=books, say=say)
         finally:
             sink.learnt[SPENT] = books.as_json()
-    encoder = job.encoder
-    audit = Audit(encoder.image_tokens, model=encoder.model, say=say)
-    # It reads whole bodies, so it is spared those it could say nothing of; other encoders may send what it cannot read.
-    audits = job.worker is None and encoder.media.is_wanted and encoder.image_tokens(1, 1) is not None
-    audited = encoder.model if audits else None
     with ExitStack() as shown:
         watchers: list[Watcher] = [shown.enter_context(EventsFile(job.out / "events.jsonl"))]
         if sys.stderr.isatty():
@@ -223,26 +218,9 @@ async def _life(
         else:
             watchers.append(PlainLines(sys.stderr))
         async with AsyncExitStack() as opened:
-            worker = encoder if job.worker is None else job.worker(encoder)
-            pool = await opened.enter_async_context(EncoderPool(worker, job.settings.encode))
-            clients: list[Client] = []
-            for lane in job.settings.lanes:
-                client = await opened.enter_async_context(HttpClient(lane))
-                clients.append(AuditedClient(client, audit) if lane.model == audited else client)
-            parts = Parts(
-                pool=pool,
-                clients=clients,
-                reader=job.reader,
-                sink=sink,
-                watchers=watchers,
-                signals=signals,
-                rng=random.Random(),
-                answers=answers,
-                observer=job.observer,
-                input_identity=identity,
-                lost=None if job.server is None else job.server.ended,
+            life = await _begun(
+                opened, job, sink, identity, answers=answers, say=say, signals=signals, watchers=watchers
             )
-            life = Run(job.settings, parts)
             try:
                 return await life.main()
             finally:
@@ -253,8 +231,66 @@ async def _life(
                     write_report(
                         job.out / "report.json",
                         life.snapshot(),
-                        about={"model": _models(job), "out": str(job.out), "left_in_flight": left},
+                        about={"model": _models(job), "out": str(job.out), "left_in_flight": left}
+                        | ({"processes": life.figures} if isinstance(life, Crew) else {}),
                     )
+
+
+async def _begun(  # noqa: PLR0913 - the seams of a run
+    opened: AsyncExitStack,
+    job: Job,
+    sink: Sink,
+    identity: Mapping[str, Any],
+    *,
+    answers: Sequence[Answers],
+    say: Callable[[str], None],
+    signals: Signals | None,
+    watchers: Sequence[Watcher],
+) -> Run | Crew:
+    """The run, in this process or in several, about to begin; what it needs is open as long as the stack is."""
+    encoder, settings = job.encoder, job.settings
+    worker = encoder if job.worker is None else job.worker(encoder)
+    # Other encoders may send what an audit cannot read.
+    audits = job.worker is None
+    lost = None if job.server is None else job.server.ended
+    if settings.processes > 1:
+        assert isinstance(sink, ShardSink)
+        kit = Kit(
+            encoder=encoder,
+            worker=worker,
+            reader=job.reader,
+            audits=audits,
+            done=sink.done_rows(),
+            out=job.out,
+            shards=sink.shards,
+            cache=job.cache,
+        )
+        crew = CrewParts(
+            program=PROGRAM,
+            kit=kit,
+            sink=sink,
+            say=say,
+            watchers=watchers,
+            signals=signals,
+            observer=job.observer,
+            input_identity=identity,
+            lost=lost,
+        )
+        return Crew(settings, crew)
+    parts = Parts(
+        pool=await open_pool(opened, settings, worker),
+        clients=await open_clients(opened, settings, encoder, audits=audits, say=say),
+        reader=job.reader,
+        sink=sink,
+        watchers=watchers,
+        signals=signals,
+        rng=random.Random(),
+        answers=answers,
+        observer=job.observer,
+        input_identity=identity,
+        lost=lost,
+    )
+    return Run(settings, parts)
 
 
 def _left_in_flight(sink: Sink) -> int:

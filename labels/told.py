@@ -160,7 +160,8 @@ def _settings(
             limit=flags.limit,
         ),
         encode=EncodeConfig(
-            workers=flags.workers if flags.workers is not None else _cores(), variables=worker_variables(flags)
+            workers=flags.workers if flags.workers is not None else max(_cores(), flags.processes),
+            variables=worker_variables(flags),
         ),
         lanes=lanes,
         recipe=recipe,
@@ -188,6 +189,7 @@ def _settings(
         format=response_format,
         share=flags.share,
         notices=notice_config(flags.spot_notices, environment=os.environ),
+        processes=flags.processes,
     )
 
 

@@ -56,9 +56,13 @@ class _Table:
         columns: three, beside the key.
         page_bytes: what is read and written at once.
         busy_s: how long a write waits for another process.
+        reads_only: whether it is another process that makes the file and puts entries in.
     """
 
-    def __init__(self, path: Path, columns: str, *, page_bytes: int, busy_s: float = BUSY_S) -> None:
+    def __init__(
+        self, path: Path, columns: str, *, page_bytes: int, busy_s: float = BUSY_S, reads_only: bool = False
+    ) -> None:
+        self._reads_only = reads_only
         self._path = path
         self._columns = columns
         self._page_bytes = page_bytes
@@ -76,6 +80,10 @@ class _Table:
         Raises:
             sqlite3.Error, OSError: it is damaged, not ours, or cannot be written.
         """
+        if self._reads_only:
+            self._reading = self._connect(0.0)
+            self._ready_to_read(self._reading)
+            return
         os.close(OS_FILES.open_append(self._path))  # SQLite would let everybody read it.
         until_s = time.monotonic() + self._busy_s
         while not self._opened():
@@ -90,8 +98,7 @@ class _Table:
             self._writing = self._connect(self._busy_s)
             self._prepare(self._writing)
             self._reading = self._connect(0.0)
-            self._reading.execute(f"PRAGMA cache_size = -{HELD_KB}")
-            self._reading.execute("SELECT * FROM answers LIMIT 0")
+            self._ready_to_read(self._reading)
         except sqlite3.Error as error:
             self.close()
             if not _is_busy(error):
@@ -100,7 +107,23 @@ class _Table:
         return True
 
     def _connect(self, busy_s: float) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+        # A file that is missing is made by whoever keeps it, never by who only reads.
+        place = f"{self._path.absolute().as_uri()}?mode={'rw' if self._reads_only else 'rwc'}"
+        return sqlite3.connect(place, timeout=busy_s, isolation_level=None, check_same_thread=False, uri=True)
+
+    def _ready_to_read(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA query_only = {self._reads_only:d}")
+        connection.execute(f"PRAGMA cache_size = -{HELD_KB}")
+        connection.execute("SELECT * FROM answers LIMIT 0")
+
+    def renew(self) -> None:
+        """See what others have put in since; called by the thread that reads. They wait for who never does this."""
+        self._stale = True
+        if self._reading is not None and self._reading.in_transaction:
+            try:
+                self._reading.execute("COMMIT")
+            except sqlite3.Error as error:
+                self.give_up(error)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         run = connection.execute
@@ -147,7 +170,8 @@ class _Table:
     def is_empty(self) -> bool:
         """Whether nothing has ever been put in."""
         try:
-            return self._reading is not None and self._reading.execute("SELECT 1 FROM answers LIMIT 1").fetchone() is None
+            first = None if self._reading is None else self._reading.execute("SELECT 1 FROM answers LIMIT 1")
+            return first is not None and first.fetchone() is None
         except sqlite3.Error:
             return False
 
@@ -185,19 +209,29 @@ class RunAnswers:
     Args:
         out: the folder, whose lock is held.
         shards: how many it has.
+        reads_only: whether it is by another process that the lock is held, and answers are remembered.
     """
 
-    def __init__(self, out: Path, *, shards: int) -> None:
+    def __init__(self, out: Path, *, shards: int, reads_only: bool = False) -> None:
         self._out = out
         self._shards = shards
-        self._table = _Table(out / ANSWERS, "row INTEGER, at INTEGER, size INTEGER", page_bytes=PLACE_PAGE_BYTES)
+        self._reads_only = reads_only
+        self._table = _Table(
+            out / ANSWERS,
+            "row INTEGER, at INTEGER, size INTEGER",
+            page_bytes=PLACE_PAGE_BYTES,
+            reads_only=reads_only,
+        )
         self._seen: Seen | None = None
-        """Every key of the file; None if there are some from before."""
+        """Every key of the file; None if there are some from before, or others put some in."""
 
     def __enter__(self) -> Self:
         try:
             self._table.open()
-        except (sqlite3.Error, OSError):
+        except (sqlite3.Error, OSError) as first:
+            if self._reads_only:
+                self._table.give_up(first)
+                return self
             # It is nobody's but ours, and not worth more than a few calls.
             try:
                 for name in ANSWERS_FILES:
@@ -205,7 +239,7 @@ class RunAnswers:
                 self._table.open()
             except (sqlite3.Error, OSError) as error:
                 self._table.give_up(error)
-        if self._table.is_empty():
+        if not self._reads_only and self._table.is_empty():
             self._seen = Seen()
         return self
 
@@ -241,6 +275,10 @@ class RunAnswers:
             return None
         return _known(said, row=row)
 
+    def renew(self) -> None:
+        """Find from now on what another process has remembered."""
+        self._table.renew()
+
     def remember(self, answered: Sequence[Answered]) -> None:
         """Note where these lines stand; they are safe."""
         if self._seen is not None:
@@ -256,13 +294,18 @@ class Cache:
         folder: created if missing.
         salt: what decides an answer and is not in the body: the models, the form of the answer.
         busy_s: how long another process may keep it from being written.
+        reads_only: whether another process of the run remembers answers here.
     """
 
-    def __init__(self, folder: Path, *, salt: bytes, busy_s: float = BUSY_S) -> None:
+    def __init__(self, folder: Path, *, salt: bytes, busy_s: float = BUSY_S, reads_only: bool = False) -> None:
         self._folder = folder
         self._salt = hashlib.sha256(salt).digest()
         self._table = _Table(
-            folder / ANSWERS, "answer BLOB, model TEXT, created TEXT", page_bytes=ANSWER_PAGE_BYTES, busy_s=busy_s
+            folder / ANSWERS,
+            "answer BLOB, model TEXT, created TEXT",
+            page_bytes=ANSWER_PAGE_BYTES,
+            busy_s=busy_s,
+            reads_only=reads_only,
         )
 
     def __enter__(self) -> Self:
@@ -294,6 +337,10 @@ class Cache:
             return _known(said, row=None)
         except (ValueError, TypeError, KeyError):
             return None
+
+    def renew(self) -> None:
+        """Find from now on what another process has remembered."""
+        self._table.renew()
 
     def remember(self, answered: Sequence[Answered]) -> None:
         """Keep the answers of these lines; they are safe."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 
 STEP_BYTES = 1 << 16
 
@@ -63,3 +64,20 @@ class RowSet:
     @classmethod
     def unpacked(cls, data: bytes) -> RowSet:
         return cls(zlib.decompress(data))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoneRows:
+    """Which rows a life has no work to do on, as of one moment; for a process that has no sink."""
+
+    results: RowSet
+    failures: RowSet
+    again: RowSet
+    """Failed rows that may end anew."""
+    only_again: bool
+    """Whether that life works on those rows alone."""
+
+    def has(self, row: int) -> bool:
+        if row in self.again:
+            return False
+        return self.only_again or row in self.results or row in self.failures

@@ -36,7 +36,7 @@ from sinks.folder import (
 )
 from sinks.lines import line_of
 from sinks.recovery import Recovery, end_row
-from sinks.rows import RowSet
+from sinks.rows import DoneRows, RowSet
 from sinks.withdraw import Withdrawals
 
 SNAPSHOT_EVERY_S = 30.0
@@ -148,6 +148,15 @@ class ShardSink:
         if row in self._again:
             return False
         return self._only_again or row in self._results or row in self._failures
+
+    def done_rows(self) -> DoneRows:
+        """What `is_done` says now, for another process."""
+        return DoneRows(
+            results=self._results.copy(),
+            failures=self._failures.copy(),
+            again=self._again.copy(),
+            only_again=self._only_again,
+        )
 
     def put(self, record: Record) -> None:
         """Keep a record for the next commit.

@@ -43,7 +43,7 @@ OPERATIONAL = {
     *("brake.max_failed_share", "brake.max_failed_rows", "brake.probation_rows", "brake.alike_rows"),
     *("brake.max_cost_usd", "brake.max_outage_s", "write.commit_interval_s", "write.commit_records"),
     *("write.max_pending_bytes", "write.drain_s", "format.optional", "share"),
-    *("notices.cloud", "notices.endpoint", "notices.interval_s"),
+    *("notices.cloud", "notices.endpoint", "notices.interval_s", "processes"),
 }
 """Settings a resume may change. A new setting must be named here, or in one of the sets of the engine."""
 
