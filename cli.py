@@ -89,6 +89,10 @@ COMMANDS = {
         "labels.commands.folder:reshard",
         "Write a run into a new folder with another number of shards, lines in the order of rows.",
     ),
+    "bench": (
+        "bench.command:bench",
+        "Measure: whole runs beside the least a client can do, each stage alone, memory, start-up, limits, peers.",
+    ),
     "simulate": (
         "bench.simulate:simulate",
         "The simulated provider, on loopback: made-up answers in the form of a real one's. Ends on Ctrl-C.",
@@ -117,6 +121,7 @@ EXIT_CODES: tuple[tuple[type[errors.EngineError], int], ...] = (
     (errors.ProviderDown, EXIT_RESUMABLE),
     (errors.SinkBroken, EXIT_IO),
     (errors.EncoderBroken, EXIT_IO),
+    (errors.MemberLost, EXIT_RESUMABLE),
 )
 """The first line that fits decides."""
 

@@ -23,7 +23,7 @@ HEIGHT = {
     name: height
     for height, names in enumerate(
         (
-            ("types", "secret"),
+            ("types", "secret", "clock", "overdue", "hands"),
             ("errors", "providers"),
             (
                 "ports",
@@ -47,13 +47,14 @@ HEIGHT = {
             ("process", "source", "replies"),
             ("encode",),
             ("config",),
-            ("stop", "signals", "limits", "brake", "client"),
+            ("stop", "signals", "limits", "brake", "client", "port", "shares"),
             ("lanes", "notices"),
             ("gate", "stats"),
-            ("probe", "write", "space"),
+            ("probe", "write", "space", "sums", "members"),
             ("attempt",),
             ("call", "console", "report"),
             ("run",),
+            ("crew", "member"),
         )
     )
     for name in names
@@ -61,7 +62,7 @@ HEIGHT = {
 """Inside the engine a file imports only what stands lower."""
 
 FENCES = {
-    "aiohttp": {"engine/client.py", "engine/notices.py"},
+    "aiohttp": {"bench/yardstick.py", "engine/client.py", "engine/notices.py"},
     "tenacity": {"engine/call.py"},
     "PIL": {
         "encoders/image.py",
@@ -78,10 +79,11 @@ FENCES = {
         "encoders/shown.py",
         "encoders/video.py",
     },
-    "pickle": {"engine/worker.py", "engine/process.py"},
+    "pickle": {"engine/worker.py", "engine/process.py", "engine/port.py"},
     "rich": {"engine/console.py"},
-    "uvloop": {"labels/loop.py", "bench/provider_speed.py"},
+    "uvloop": {"labels/loop.py"},
     "cyclopts": {
+        "bench/command.py",
         "cli.py",
         "labels/flags.py",
         "labels/infer/flags.py",
@@ -89,6 +91,7 @@ FENCES = {
         *(str(path.relative_to(ROOT)) for path in (ROOT / "labels" / "commands").glob("*.py")),
     },
     "httptools": {"bench/connection.py"},
+    "matplotlib": {"bench/plots.py"},
     "fsspec": {"encoders/storage.py"},
     "sqlite3": {"encoders/archive.py", "encoders/index.py", "sinks/answers.py"},
     "skimage": {"bench/photographs.py"},
