@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test test-s3 test-vllm check soak bench simd lock clean
+.PHONY: setup demo test test-s3 test-vllm check soak bench bench-peers simd lock clean
 
 setup: $(STAMP)
 
@@ -55,6 +55,11 @@ soak: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python cli.py bench
 
+# What could be picked instead, each in an environment of its own (2.5 GB in all): docs/peers.md.
+bench-peers: $(STAMP)
+	$(BIN)/python -m bench.peers --install
+	$(BIN)/python -m bench.peers
+
 # Pillow-SIMD in Pillow's place: both are called PIL, and pip would mix their files. docs/media.md says what it is worth.
 # It is built before Pillow goes, so that a build that fails changes nothing.
 simd: $(STAMP)
@@ -71,4 +76,4 @@ lock:
 	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) .simd .venv-s3 .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .simd .venv-s3 .venv-vllm .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis

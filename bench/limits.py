@@ -1,37 +1,30 @@
-"""The limit controller and its rivals against simulated providers, in virtual time.
-
-python -m bench.limits                     the whole table, into bench/results/limits.json
-python -m bench.limits steady sawtooth     these traces only
-"""
+"""The suite `limits`: the limit controller and its rivals against simulated providers, in virtual time."""
 
 from __future__ import annotations
 
-import argparse
 import heapq
-import json
 import math
 import random
-import statistics
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from bench.limit_baselines import Aimd, Controller, FixedRate, Gradient2, Window
-from bench.limit_traces import MAX_TOKENS, SIGMA, TRACES, Call, Server, Trace, at, ideal, ideal_per_s
+from bench.limit_traces import MAX_TOKENS, NAMED, SIGMA, TRACES, Call, Server, Trace, at, ideal, ideal_per_s
+from bench.suite import Case, Figures, Told
 from engine.config import LimitConfig
 from engine.limits import Limits
 
-RESULTS = Path(__file__).parent / "results"
 ROW_PAUSE_S = 0.05
 """No row is sent again sooner."""
 PROBE_S = 5.0
 """While the provider is gone, one call so often; what the engine does on a lane whose last calls all failed."""
 GONE_AFTER = 10
 """Calls in a row that failed as network."""
-SEEDS = (1, 2, 3)
+SEEDS = 3
+OURS = "Reelbatch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,66 +179,39 @@ class Simulation:
 
 
 CONTROLLERS: dict[str, Callable[[Trace], Controller]] = {
-    "Reelbatch": lambda _: Limits(LimitConfig(), now=0.0),
+    OURS: lambda _: Limits(LimitConfig(), now=0.0),
     "fixed rate": lambda trace: FixedRate(ideal_per_s(trace, 0.0)),
     "AIMD": lambda _: Aimd(),
     "Gradient2": lambda _: Gradient2(),
     "512 in flight": lambda _: Window(512.0),
 }
-"""Ways to decide how much to send; the first is ours."""
+"""Ways to decide how much to send."""
 
 
-def tried(trace: Trace, *, controller: str = "Reelbatch", seed: int = 1) -> Outcome:
+def tried(trace: Trace, *, controller: str = OURS, seed: int = 1) -> Outcome:
     """What a controller gets out of a trace."""
     return Simulation(trace, CONTROLLERS[controller](trace), seed=seed).run()
 
 
-def worst(trace: Trace, *, controller: str, seeds: Sequence[int]) -> dict[str, float]:
-    """The lowest goodput and the highest share of refusals among seeds."""
-    outcomes = [tried(trace, controller=controller, seed=seed) for seed in seeds]
+def cases(told: Told) -> list[Case]:
+    """Every trace under every controller; rounds are seeds, of which our rivals get one."""
+    traces = NAMED if told.quick else TRACES
+    return [
+        Case(
+            name=f"{trace.name}, {controller}",
+            about={"trace": trace.name, "controller": controller, "held_out": trace.held_out},
+            once=partial(_figures, trace, controller),
+            most_rounds=SEEDS if controller == OURS else 1,
+        )
+        for trace in traces
+        for controller in ([OURS] if told.quick else CONTROLLERS)
+    ]
+
+
+def _figures(trace: Trace, controller: str, at: int) -> Figures:
+    outcome = tried(trace, controller=controller, seed=at + 1)
     return {
-        "share_of_ideal": round(min(outcome.share_of_ideal for outcome in outcomes), 4),
-        "rejected_share": round(max(outcome.rejected_share for outcome in outcomes), 4),
-        "asked_per_call": round(max(outcome.asked / max(1, outcome.sent) for outcome in outcomes), 2),
+        "share_of_ideal": round(outcome.share_of_ideal, 4),
+        "rejected_share": round(outcome.rejected_share, 4),
+        "asked_per_call": round(outcome.asked / max(1, outcome.sent), 2),
     }
-
-
-def cell(figures: dict[str, float]) -> str:
-    return f"{figures['share_of_ideal']:.2f} ({figures['rejected_share']:.1%})"
-
-
-def summary(results: dict[str, dict[str, dict[str, float]]]) -> list[str]:
-    """One line each: the median over traces, and the worst."""
-    lines = []
-    for name, choose in (("median", statistics.median), ("lowest goodput", min), ("most refused", max)):
-        key = "rejected_share" if name == "most refused" else "share_of_ideal"
-        cells = [choose([by[controller][key] for by in results.values()]) for controller in CONTROLLERS]
-        lines.append(f"| **{name}** | " + " | ".join(f"{value:.3f}" for value in cells) + " |")
-    return lines
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("traces", nargs="*", help="names of traces; all, and into the results file, if none")
-    chosen = parser.parse_args().traces
-    started_s = time.process_time()
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    print("Goodput over ideal (refused over sent); worst of three seeds for Reelbatch, one seed for the others.\n")
-    print("| trace | " + " | ".join(CONTROLLERS) + " |\n|---|" + "---|" * len(CONTROLLERS))
-    for trace in TRACES:
-        if chosen and trace.name not in chosen:
-            continue
-        results[trace.name] = {
-            name: worst(trace, controller=name, seeds=SEEDS if name == "Reelbatch" else SEEDS[:1])
-            for name in CONTROLLERS
-        }
-        mark = " *" if trace.held_out else ""
-        print(f"| {trace.name}{mark} | " + " | ".join(cell(got) for got in results[trace.name].values()) + " |")
-    print("\n".join(summary(results)), f"\n\n* held out. {time.process_time() - started_s:.0f} s of CPU.")
-    if not chosen:
-        said = {"seeds": SEEDS, "held_out": [t.name for t in TRACES if t.held_out], "results": results}
-        (RESULTS / "limits.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,27 +1,25 @@
-"""How long a resume takes to its first request, by the number of rows that are done.
-
-python -m bench.resume --rows 0 1000000 10000000
+"""The suite `resume`: how long the first request takes, by the number of rows that are done; and `--help`.
 
 A table of that many rows and some more, a run folder in which they are done, and the command line started on both with
 `--resume`: the clock runs from the start of the process to the first byte of a request. The folder is one that a real
-first start made, filled with short lines, with the marks that reading the table gives.
+first start made, filled with short lines, with the marks that reading the table gives. The page cache is warm.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.throughput import CLI, publish
+from bench.suite import Case, Figures, Told
+from bench.throughput import CLI
 from engine.inputs import Resumption
 from engine.marks import Marks
 from engine.run import FIRST_OPEN, OFFSETS
@@ -32,8 +30,11 @@ from sinks.folder import CHECKPOINT, read_manifest, shard_name
 from sinks.folder import RESULTS as DONE
 from sinks.rows import RowSet
 
+ROWS = (0, 100_000, 1_000_000, 10_000_000)
+QUICK_ROWS = ROWS[:2]
 MORE_ROWS = 10_000
 """Left to do, so that there is something to ask."""
+HELP = (("--help",), ("run", "--help"))
 PIECE_ROWS = 100_000
 WAIT_S = 120.0
 
@@ -103,46 +104,59 @@ def fill(folder: Path, *, rows: int) -> None:
     checkpoint.snapshot(state)
 
 
-def measure(rows: int, *, rounds: int, folder: Path) -> dict[str, float]:
-    make_table(folder / "videos.csv", rows=rows + MORE_ROWS)
-    firsts = []
-    for _ in range(rounds):
+def cases(told: Told) -> list[Case]:
+    """A fresh run and a resume for each number of rows, and what the program takes to say what it can do."""
+    found: list[Case] = []
+    for rows in QUICK_ROWS if told.quick else ROWS:
+        start = _Start(told.folder / str(rows), rows)
+        about = {"rows": rows, "input_rows": rows + MORE_ROWS}
+        found.append(Case(name=f"fresh, {start.more}", about={"what": "fresh run"} | about, once=start.first))
+        found.append(Case(name=f"resume, {start.more}", about={"what": "resume"} | about, once=start.again))
+    said = [(" ".join(words), words) for words in HELP]
+    return [*found, *(Case(name=name, about={"what": name}, once=partial(_help, words)) for name, words in said)]
+
+
+class _Start:
+    """A table, a folder for the fresh run and one in which rows are done; made when they are first needed."""
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        self._folder, self._rows = folder, rows
+        self.more = f"{rows:,} rows"
+
+    def first(self, at: int) -> Figures:
+        """A fresh run of the whole table."""
+        del at
+        folder = self._made("fresh")
         shutil.rmtree(folder / "run", ignore_errors=True)
-        firsts.append(start_once(folder, resume=False).seconds)
-    fill(folder, rows=rows)
-    resumed = [start_once(folder, resume=True) for _ in range(rounds)]
-    times = [taken.seconds for taken in resumed]
-    return {
-        "rows_done": rows,
-        "input_mb": round((folder / "videos.csv").stat().st_size / 1e6, 1),
-        "first_start_s": round(statistics.median(firsts), 3),
-        "resume_s": round(statistics.median(times), 3),
-        "resume_least_s": round(min(times), 3),
-        "resume_most_s": round(max(times), 3),
-        "rss_mb": round(max(taken.rss_mb for taken in resumed), 1),
-    }
+        return _figures(start_once(folder, resume=False))
+
+    def again(self, at: int) -> Figures:
+        """A resume after these rows."""
+        folder = self._made("resumed")
+        if not at:
+            start_once(folder, resume=False)
+            fill(folder, rows=self._rows)
+        return _figures(start_once(folder, resume=True))
+
+    def _made(self, name: str) -> Path:
+        table = self._folder / "videos.csv"
+        if not table.exists():
+            self._folder.mkdir()
+            make_table(table, rows=self._rows + MORE_ROWS)
+        folder = self._folder / name
+        if not folder.exists():
+            folder.mkdir()
+            (folder / "videos.csv").hardlink_to(table)
+        return folder
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[0, 1_000_000, 10_000_000])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, default=None, help="where tables and folders are made, and deleted")
-    told = parser.parse_args()
-    taken = []
-    print("| rows done | input MB | first start s | resume s | least to most | RSS MB |\n|---|---|---|---|---|---|")
-    for rows in told.rows:
-        with tempfile.TemporaryDirectory(dir=told.folder) as folder:
-            found = measure(rows, rounds=told.rounds, folder=Path(folder))
-        taken.append(found)
-        print(
-            f"| {rows:,} | {found['input_mb']} | {found['first_start_s']} | {found['resume_s']} | "
-            f"{found['resume_least_s']} to {found['resume_most_s']} | {found['rss_mb']} |",
-            flush=True,
-        )
-    command = f"resume --rows {' '.join(map(str, told.rows))} --rounds {told.rounds}"
-    publish("resume", command, {"sizes": taken})
+def _figures(taken: Taken) -> Figures:
+    return {"first_request_s": taken.seconds, "main_peak_rss_mb": taken.rss_mb}
 
 
-if __name__ == "__main__":
-    main()
+def _help(words: Sequence[str], at: int) -> Figures:
+    """From process start to its end."""
+    del at
+    started = time.perf_counter()
+    subprocess.run([sys.executable, str(CLI), *words], stdout=subprocess.DEVNULL, check=True)
+    return {"whole_s": time.perf_counter() - started}

@@ -1,11 +1,7 @@
-"""The whole engine against the simulated provider: rows/s, CPU seconds per 1,000 rows, memory.
-
-python -m bench.throughput --rows 20000 --frames 4 --concurrency 512
-"""
+"""What benchmarks of the whole engine share: inputs, the simulated provider, one run and its figures, their file."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import datetime as dt
 import json
@@ -16,20 +12,26 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
+
+from bench.watching import watched
+from labels.terminal import EXIT_SOME_FAILED
 
 CLI = Path(__file__).parent.parent / "cli.py"
 RESULTS = Path(__file__).parent / "results"
 POOL_OF_VIDEOS = 200
 """Frame folders made; further rows link to them, so that disk and set-up time stay small."""
 FRAME_PX = (360, 640)
-SAMPLE_S = 0.2
+
+
+class BenchError(Exception):
+    """Something was not measured; says what happened."""
 
 
 def make_input(folder: Path, *, rows: int, frames: int, text_bytes: int, seed: int = 1) -> None:
@@ -63,33 +65,6 @@ def _picture(rng: random.Random) -> Image.Image:
     return Image.blend(gradient, noise.resize(FRAME_PX, Image.Resampling.BICUBIC), 0.4)
 
 
-class Memory:
-    """Watches the resident memory of a process while it runs."""
-
-    def __init__(self, pid: int) -> None:
-        self.peak_mb = 0.0
-        self.points: list[tuple[float, float]] = []
-        self._pid = pid
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-
-    def end(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        started = time.monotonic()
-        while not self._stop.wait(SAMPLE_S):
-            try:
-                pages = int(Path(f"/proc/{self._pid}/statm").read_text(encoding="utf-8").split()[1])
-            except OSError:
-                return
-            rss_mb = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-            self.peak_mb = max(self.peak_mb, rss_mb)
-            self.points.append((time.monotonic() - started, rss_mb))
-
-
 def run_once(folder: Path, *more: object, concurrency: int, scenario: dict[str, Any]) -> dict[str, Any]:
     """One run of the command line on `folder`, with further flags; what it took."""
     words = (
@@ -109,83 +84,110 @@ def command_once(folder: Path, *words: object, run: Path, scenario: dict[str, An
         run: where it keeps its run.
         scenario: the provider's.
     """
-    (folder / "scenario.json").write_text(json.dumps(scenario), encoding="utf-8")
-    provider = [sys.executable, str(CLI), "simulate", "--port", "0", "--scenario", str(folder / "scenario.json")]
-    with subprocess.Popen(provider, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        assert server.stdout is not None
-        url = server.stdout.readline().strip()
-        command = [sys.executable, str(CLI), *map(str, words), "--model", "simulated/vision", "--base-url", url]
-        started = time.monotonic()
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as engine:
-            memory = Memory(engine.pid)
-            _, said = engine.communicate()
-            memory.end()
-        wall_s = time.monotonic() - started
-        server.terminate()
-    if engine.returncode > 1:
-        raise SystemExit(f"the run ended with {engine.returncode}:\n{said}")
+    with provider(folder, scenario) as server:
+        return asked_once(folder, *words, run=run, url=server.url)
+
+
+class Served(NamedTuple):
+    """A server that is there."""
+
+    url: str
+    """Up to and with `/v1`."""
+    pid: int
+
+
+@contextmanager
+def provider(folder: Path, scenario: Mapping[str, Any], *, codebook: Path | None = None) -> Iterator[Served]:
+    """A simulated provider in a process of its own.
+
+    Args:
+        folder: for the scenario.
+        scenario: what it is told.
+        codebook: what its answers are to be labels of; None takes its default.
+    """
+    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".json", delete=False) as told:
+        json.dump(scenario, told)
+    command = [sys.executable, str(CLI), "simulate", "--port", "0", "--scenario", told.name]
+    command += ["--codebook", str(codebook)] if codebook else []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield Served(server.stdout.readline().strip(), server.pid)
+        finally:
+            server.terminate()
+
+
+def delivered(url: str) -> int:
+    """How many answers a simulated provider has given.
+
+    Raises:
+        OSError: it is not to be reached.
+    """
+    with urllib.request.urlopen(f"{url}/ledger", timeout=10) as response:  # noqa: S310 - our own server on loopback
+        return int(json.load(response)["delivered"])
+
+
+def asked_once(folder: Path, *words: object, run: Path, url: str, tree: Path = CLI.parent) -> dict[str, Any]:
+    """One command that makes calls; what it took.
+
+    Args:
+        folder: for what it says.
+        words: the command, but for its model and address.
+        run: where it keeps its run.
+        url: whom it asks.
+        tree: where the program stands.
+    """
+    command = [sys.executable, tree / "cli.py", *words, "--model", "simulated/vision", "--base-url", url]
+    said = folder / "said.txt"
+    # Worker processes find the program's packages in the folder it was started in.
+    taken = watched(command, said=said, cwd=tree, progress=lambda: delivered(url))
+    if taken.code > EXIT_SOME_FAILED:
+        raise BenchError(f"the run ended with {taken.code}:\n{said.read_text(encoding='utf-8')}")
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    return {"wall_s": wall_s, "report": report, "memory": memory.points}
+    return {"wall_s": taken.wall_s, "report": report, "watched": taken}
 
 
 def figures(taken: dict[str, Any], *, rows: int) -> dict[str, float]:
-    """The published figures of one run."""
-    report, process = taken["report"], taken["report"]["process"]
+    """The published figures of one run, start-up included.
+
+    Raises:
+        BenchError: there are not as many results as rows.
+    """
+    report, process, seen = taken["report"], taken["report"]["process"], taken["watched"]
     lines = sum(path.read_bytes().count(b"\n") for path in Path(report["out"]).glob("results/*.jsonl"))
     if lines != rows:
-        raise SystemExit(f"{lines} result lines for {rows} rows")
+        raise BenchError(f"{lines} result lines for {rows} rows")
     return {
         "rows": rows,
         "wall_s": round(taken["wall_s"], 2),
         "rows_per_s": round(rows / taken["wall_s"], 1),
         "main_cpu_s_per_1000": round(process["main_cpu_s"] / rows * 1000, 3),
-        "workers_cpu_s_per_1000": round(report["encode"]["cpu_s"] / rows * 1000, 3),
-        "main_peak_rss_mb": round(max(rss for _, rss in taken["memory"]), 1),
+        "workers_cpu_s_per_1000": round((seen.cpu_s - process["main_cpu_s"]) / rows * 1000, 3),
+        "main_peak_rss_mb": round(seen.main_peak_mb, 1),
+        "tree_peak_rss_mb": round(seen.tree_peak_mb, 1),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--frames", type=int, default=4)
-    parser.add_argument("--text-bytes", type=int, default=600)
-    parser.add_argument("--concurrency", type=int, default=512)
-    parser.add_argument("--latency", type=float, default=1.0, help="seconds, median of a lognormal")
-    parser.add_argument("--fit", default="tokens")
-    parser.add_argument("--name", default="throughput")
-    told = parser.parse_args()
-    scenario = {"latency": {"kind": "lognormal", "median": told.latency, "sigma": 0.3}, "tokens_per_image": 1601}
-    taken = []
-    for rows in (told.rows // 10, told.rows):
-        with tempfile.TemporaryDirectory(prefix="reelbatch-bench-") as name:
-            folder = Path(name)
-            make_input(folder, rows=rows, frames=told.frames, text_bytes=told.text_bytes)
-            media = ("--frames-dir", folder / "frames") if told.frames else ()
-            once = run_once(folder, "--fit", told.fit, *media, concurrency=told.concurrency, scenario=scenario)
-            taken.append(figures(once, rows=rows))
-            print(json.dumps(taken[-1]))
-    publish(told.name, " ".join(["throughput", *sys.argv[1:]]), {"runs": taken})
-
-
-def publish(name: str, command: str, taken: Mapping[str, object]) -> str:
-    """Write what was measured to `bench/results/<name>.json`, with the command, the day and the machine.
+def publish(name: str, command: str, taken: Mapping[str, object], *, folder: Path = RESULTS) -> str:
+    """Write what was measured to `<folder>/<name>.json`, with the command, the day and the machine.
 
     Args:
         name: of the file.
-        command: what stands after `python -m bench.`.
+        command: what stands after `python -m bench.`, or a whole command that begins with `python `.
         taken: JSON values.
+        folder: where to; made if it is missing.
 
     Returns:
         What was written.
     """
     about = {
-        "command": f"python -m bench.{command}",
+        "command": command if command.startswith("python ") else f"python -m bench.{command}",
         "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "machine": machine(),
     }
     text = json.dumps(about | dict(taken), indent=2) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
     return text
 
 
@@ -200,7 +202,3 @@ def machine() -> str:
     except OSError:
         pass
     return f"{os.cpu_count()} cores of {model}, {platform.system()}, Python {platform.python_version()}"
-
-
-if __name__ == "__main__":
-    main()

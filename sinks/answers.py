@@ -33,8 +33,8 @@ FORMAT = 1
 PLACE_PAGE_BYTES, ANSWER_PAGE_BYTES = 1024, 4096
 """Keys come at random, so that nearly every row of a long run changes a page of its own: small pages write less. Whole
 answers would leave half of them empty."""
-HELD_KB = 8 << 10
-"""Of the file, by each of two connections, however large it is."""
+HELD_KB = 2 << 10
+"""Of the file, by each of two connections, however large it is: keys come at random, and more would find no more."""
 WAL_PAGES = 16 << 10
 """Sixteen megabytes, or four times that, until they are moved into the file."""
 LOOK_S = 0.02

@@ -13,20 +13,13 @@ import pytest
 
 from tests.fakes.clips import plain
 from tests.fakes.commands import Said, Simulated, cli, finished, lines_of, simulated, start_cli
+from tests.fakes.neva import AS_WRITTEN
 from tests.fakes.photos import encoded, phone_photo
 from tests.fakes.serving import command, free_port, living, pids
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 SLOW_SERVER: dict[str, object] = {"latency": {"kind": "fixed", "median": 0.15}}
-AS_WRITTEN = (
-    *("tensor_model_parallel_size=4", "pipeline_model_parallel_size=1", "neva_model_file=/path/to/checkpoint"),
-    *("base_model_file=/path/to/base", "trainer.devices=4", "trainer.precision=bf16", "inference.media_type=video"),
-    *("inference.temperature=0.2", "inference.top_k=0", "inference.top_p=0.9", "inference.greedy=False"),
-    *("inference.add_BOS=False", "inference.all_probs=False", "inference.repetition_penalty=1.2"),
-    *("inference.insert_media_token=right", "inference.tokens_to_generate=256"),
-    *("quantization.algorithm=awq", "quantization.enable=False"),
-)
 OURS = [
     *("prompt", "full_text", "pred_answer", "model_id", "answer_id", "metadata", "status", "error_kind", "error"),
     *("truncated", "usage", "cost_usd", "frames", "degraded", "request_id"),

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cli import COMMANDS
 from encoders.formulas import merged_patches
 from labels.serve.address import first_model
 from sinks.folder import read_manifest
+from tests.fakes.clips import plain
 from tests.fakes.commands import Said, finished, lines_of, start_cli, write_table
+from tests.fakes.neva import AS_WRITTEN
 from tests.fakes.photos import encoded, phone_photo
 from tests.fakes.serving import free_port, is_free, living
 from tests.vllm.tiny_server import CONTEXT_TOKENS, NAME, START_S, Vllm, processes_in, serve_command
@@ -144,8 +145,6 @@ def test_two_hundred_rows_with_frames_are_labelled_under_the_codebook(tmp_path: 
 
 
 def test_a_prompt_file_is_answered(tmp_path: Path, vllm: Vllm) -> None:
-    if "generate" not in COMMANDS:
-        pytest.skip("there is no command `generate`")
     media = tmp_path / "media"
     media.mkdir()
     for name in ("coffee", "china"):
@@ -165,6 +164,24 @@ def test_a_prompt_file_is_answered(tmp_path: Path, vllm: Vllm) -> None:
     answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert [answer["question_id"] for answer in answers] == list(range(ROWS))
     assert all("pred_answer" in answer for answer in answers)
+
+
+def test_a_prompt_about_a_video_with_the_settings_of_neva_is_answered(tmp_path: Path, vllm: Vllm) -> None:
+    (tmp_path / "video_test.mp4").write_bytes(plain())
+    asked = {"video": "video_test.mp4", "text": "Can you describe the scene?", "category": "conv", "question_id": 0}
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
+    prompts.write_text(json.dumps(asked) + "\n")
+    places = (f"prompt_file={prompts}", f"inference.media_base_path={tmp_path}", f"output_file={out}")
+    said = cli("generate", *AS_WRITTEN, *places, "--model", NAME, "--base-url", vllm.base_url, "--num-frames", 4)
+    assert said.code == 0, said.err
+    (answer,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {key: answer[key] for key in asked} == asked
+    assert answer["status"] == "ok", answer
+    assert answer["full_text"], "the model answered"
+    shown = [tokens_of(frame["width"], frame["height"]) for frame in answer["frames"]]
+    assert len(shown) == 4
+    assert answer["usage"]["prompt_tokens"] > sum(shown), "the frames were read"
+    assert 1 < answer["usage"]["completion_tokens"] <= 256
 
 
 def test_a_run_starts_the_server_and_leaves_nothing_of_it(tmp_path: Path, tiny_model: Path) -> None:
