@@ -18,8 +18,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)
 	$(BIN)/python cli.py demo
 
+# Many tests wait for servers and signals: one worker more than there are cores keeps these busy.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak and not remote and not vllm"
+	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)') --dist worksteal -m "not soak and not remote and not vllm"
 
 # A storage server and its client, in an environment of their own: the lock stays small.
 test-s3: .venv-s3/.ready

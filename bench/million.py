@@ -174,6 +174,7 @@ def measure(folder: Path, *, rows: int, concurrency: int) -> dict[str, Any]:
     verified = subprocess.run([sys.executable, CLI, "verify", run], capture_output=True, text=True, check=False)
     if verified.returncode:
         raise BenchError(f"verify: {verified.stdout}{verified.stderr}")
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     folders = ("results", "failures", "checkpoint")
     sizes = {name: sum(path.stat().st_size for path in run.glob(f"{name}/*")) for name in folders}
     return {
@@ -188,7 +189,7 @@ def measure(folder: Path, *, rows: int, concurrency: int) -> dict[str, Any]:
         "bytes": sizes,
         "input_bytes": (folder / "videos.csv").stat().st_size,
         "verify": verified.stdout.strip().splitlines(),
-        "report": json.loads((run / "report.json").read_text(encoding="utf-8")),
+        "report": report | {"out": run.name},
     }
 
 
