@@ -196,7 +196,7 @@ def test_what_cannot_be_shared_is_refused_before_anything_is_made(
 
 
 def test_a_signal_to_all_of_them_drains_and_another_number_of_processes_goes_on(tmp_path: Path) -> None:
-    rows = 180
+    rows = 600
     table, out = write_table(tmp_path / "videos.csv", rows), tmp_path / "out"
     with simulated(tmp_path, SLOW_SERVER) as provider:
         arguments = run_arguments(table, out, provider.url, "--concurrency", 32, "--workers", 3)
@@ -238,7 +238,7 @@ def test_a_second_signal_waits_for_nothing(tmp_path: Path) -> None:
 
 
 def test_a_kill_leaves_no_process_and_a_resume_without_others_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    rows, in_flight = 180, 32
+    rows, in_flight = 600, 32
     table, out = write_table(tmp_path / "videos.csv", rows), tmp_path / "out"
     with simulated(tmp_path, SLOW_SERVER) as provider:
         arguments = run_arguments(table, out, provider.url, "--concurrency", in_flight, "--shards", 8)
