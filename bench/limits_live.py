@@ -16,14 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-CLI = Path(__file__).parent.parent / "cli.py"
-RESULTS = Path(__file__).parent / "results"
+from bench.throughput import CLI, RESULTS, ledger, provider
+
 LATENCY_S = 2.0
 
 
@@ -78,15 +77,8 @@ def measure(trace: Trace, *, seconds: float) -> Measured:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_rows(folder / "videos.csv", rows=int(seconds * 60))
-        (folder / "scenario.json").write_text(json.dumps(trace.scenario))
-        simulate = [sys.executable, str(CLI), "simulate", "--port", "0", "--scenario", str(folder / "scenario.json")]
-        with subprocess.Popen(simulate, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-            assert server.stdout is not None
-            url = server.stdout.readline().strip()
-            try:
-                return _against(url, folder, trace, seconds=seconds)
-            finally:
-                server.terminate()
+        with provider(folder, trace.scenario) as server:
+            return _against(server.url, folder, trace, seconds=seconds)
 
 
 def _against(url: str, folder: Path, trace: Trace, *, seconds: float) -> Measured:
@@ -94,11 +86,11 @@ def _against(url: str, folder: Path, trace: Trace, *, seconds: float) -> Measure
     run += ["--model", "simulated/vision", "--base-url", url, "--workers", "1", "--response-format", "none"]
     begun = time.monotonic()
     with subprocess.Popen(run, stderr=subprocess.DEVNULL) as engine:
-        while _ledger(url)["delivered"] < 1:
+        while ledger(url)["delivered"] < 1:
             time.sleep(0.05)
-        first_s, first = time.monotonic() - begun, _ledger(url)
+        first_s, first = time.monotonic() - begun, ledger(url)
         time.sleep(max(0.0, seconds - first_s))
-        last_s, last = time.monotonic() - begun, _ledger(url)
+        last_s, last = time.monotonic() - begun, ledger(url)
         engine.send_signal(signal.SIGINT)
         engine.send_signal(signal.SIGINT)
     steps = 1000
@@ -110,11 +102,6 @@ def _against(url: str, folder: Path, trace: Trace, *, seconds: float) -> Measure
         rejected=sum(count for status, count in last["by_status"].items() if status in {"429", "503"}),
         ideal=ideal,
     )
-
-
-def _ledger(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}/ledger", timeout=10) as response:  # noqa: S310 - our own server on loopback
-        return dict(json.load(response))
 
 
 def _write_rows(path: Path, *, rows: int) -> None:

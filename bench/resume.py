@@ -21,8 +21,8 @@ from typing import NamedTuple
 from bench.suite import Case, Figures, Told
 from bench.throughput import CLI
 from engine.inputs import Resumption
+from engine.life import FIRST_OPEN, OFFSETS
 from engine.marks import Marks
-from engine.run import FIRST_OPEN, OFFSETS
 from engine.source import RowReader, SourceConfig
 from sinks.checkpoint import Checkpoint, State
 from sinks.files import OS_FILES

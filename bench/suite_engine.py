@@ -37,7 +37,6 @@ class Kind:
     quick_at_once: Sequence[int]
 
 
-ALL = (64, 512, 2000)
 KINDS = {
     "2 KB": Kind(
         offered_per_s=5120, rows=20_000, quick_rows=8_000, at_once=(64, 512, 2000), quick_at_once=(64, 512, 2000)

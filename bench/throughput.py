@@ -117,14 +117,19 @@ def provider(folder: Path, scenario: Mapping[str, Any], *, codebook: Path | None
             server.terminate()
 
 
-def delivered(url: str) -> int:
-    """How many answers a simulated provider has given.
+def ledger(url: str) -> dict[str, Any]:
+    """What a simulated provider has received and answered.
 
     Raises:
         OSError: it is not to be reached.
     """
     with urllib.request.urlopen(f"{url}/ledger", timeout=10) as response:  # noqa: S310 - our own server on loopback
-        return int(json.load(response)["delivered"])
+        return dict(json.load(response))
+
+
+def delivered(url: str) -> int:
+    """How many answers it has given; raises as `ledger`."""
+    return int(ledger(url)["delivered"])
 
 
 def asked_once(folder: Path, *words: object, run: Path, url: str, tree: Path = CLI.parent) -> dict[str, Any]:

@@ -13,24 +13,21 @@ end in order and the run says so.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import count, filterfalse
 from typing import Any
 
 import anyio
 from anyio import to_thread
+from anyio.abc import TaskGroup
 
 from engine.config import RunConfig
-from engine.errors import BudgetSpent, EngineError, MemberLost, first_error
-from engine.link import Link
+from engine.errors import BudgetSpent, EngineError, MemberLost
+from engine.life import FIRST_OPEN, OFFSETS, Life, Seams
 from engine.members import MemberProcess
-from engine.money import Books, usage_in
-from engine.notices import watch_for_notices
+from engine.money import Books
 from engine.port import Ceilings, Delivery, Ended, Halt, Note, Opening, PortClosedError, Receipt, Stopping
-from engine.ports import Observer, Sink
-from engine.run import ENDED_RECORDS, FIRST_OPEN, OFFSETS, SNAPSHOT_S
 from engine.shares import (
     lanes_learnt_for,
     lanes_learnt_of,
@@ -40,124 +37,73 @@ from engine.shares import (
     shared_write,
     spent_of,
 )
-from engine.signals import Signals
-from engine.stats import STAGES, Pace, Pressure, Snapshot, Watcher
+from engine.stats import Snapshot
 from engine.stop import Stop
 from engine.sums import Said, sum_of
-from engine.types import Record
-from engine.write import WriteStage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrewParts:
-    """What stands behind the seams of a run in several processes."""
+class CrewParts(Seams):
+    """What stands behind the seams of a run in several processes.
+
+    Its observer is shown every record, and before it the row, with the columns that were carried along for it and no
+    others.
+    """
 
     program: str
     """The module that a member runs; it is given the number of its socket and the id of this process."""
     kit: Any
     """What `program` needs beside its share of the settings."""
-    sink: Sink
     say: Callable[[str], None]
     """Takes what the user should know, in sentences."""
-    watchers: Sequence[Watcher] = ()
-    signals: Signals | None = None
-    observer: Observer | None = None
-    """Shown every record; and before it the row, with the columns that were carried along for it and no others."""
-    input_identity: Mapping[str, Any] | None = None
-    lost: Callable[[], Awaitable[EngineError]] | None = None
 
 
 _NONE: Mapping[str, Any] = {"places": ()}
 """No marks in the input."""
 
 
-class Crew:
-    """One life of a run in several processes. `await main()` once."""
+class Crew(Life):
+    """One life of a run in several processes. `await main()` once; it may also raise MemberLost."""
 
     def __init__(self, config: RunConfig, parts: CrewParts) -> None:
-        self._config = config
+        stop = Stop(drain_s=config.write.drain_s, pass_on=self._pass_on)
+        super().__init__(config, parts, stop=stop, write=shared_write(config.write))
         self._parts = parts
-        self.stop = Stop(drain_s=config.write.drain_s, pass_on=self._pass_on)
-        self._write = WriteStage(
-            sink=parts.sink,
-            write=shared_write(config.write),
-            brake=config.brake,
-            stop=self.stop,
-            learnt=self._learnt,
-            acknowledged=self._acknowledged,
-            observer=parts.observer,
-        )
-        self._records = Link[Record](ENDED_RECORDS)
         self._members: list[MemberProcess] = []
-        self._tasks: anyio.abc.TaskGroup | None = None
+        self._tasks: TaskGroup | None = None
         self._turn = anyio.Lock()
         """Records of one delivery stay together."""
         self._handed = self._safe = 0
         """Records that were given to the write stage, and those of them that are safe."""
         self._receipts: deque[tuple[int, MemberProcess]] = deque()
         """To whom a receipt is due once so many are safe."""
-        self._pace, self._pressure = Pace(), Pressure()
-        self._started_s = anyio.current_time()
         self._before = dict(parts.sink.learnt)
         self._out_of_money = False
         self._told: set[str] = set()
-        held = parts.sink.statistics()
-        self._done_before, self._chosen = held.finished, held.chosen
-        untouched = held.chosen is None and held.finished == held.done + held.failed
-        first_open = self._before.get(FIRST_OPEN, 0) if untouched else 0
-        known = first_open <= config.source.skip + held.finished
-        self._first_open = max(config.source.skip, first_open if known else 0)
-        self.notes: list[str] = []
-        """What the user should know in the end, in sentences."""
-
-    async def main(self) -> Snapshot:
-        """Work until the input is done or the run is asked to stop.
-
-        Returns:
-            The last snapshot; `stopping` says what ended the run early.
-
-        Raises:
-            EngineError: as `Run.main`; also MemberLost.
-        """
-        if self._chosen is None:
-            await to_thread.run_sync(self._pass_done)
-        try:
-            with ExitStack() as started:
-                async with anyio.create_task_group() as group:
-                    group.start_soon(self._watch)
-                    group.start_soon(self._obey_signals)
-                    group.start_soon(self._heed_notices)
-                    group.start_soon(self._heed_loss)
-                    async with anyio.create_task_group() as stages:
-                        stages.start_soon(self._write.run, self._records)
-                        stages.start_soon(self._work, started)
-                    group.cancel_scope.cancel()
-        except BaseExceptionGroup as errors:
-            raise first_error(errors) from errors
-        finally:
-            self.show()
-        if self.stop.error is not None:
-            raise self.stop.error
-        return self.snapshot()
 
     @property
     def figures(self) -> list[Mapping[str, float]]:
-        """What each member has taken, as `process_figures`, as far as it has ended in order."""
         return [member.figures for member in self._members if member.figures]
 
-    async def _work(self, started: ExitStack) -> None:
+    async def _prepare(self, beside: TaskGroup) -> None:
+        del beside  # members are heard while they work, and not beside it
+        if self._chosen is None:
+            await to_thread.run_sync(self._pass_done)
+
+    async def _work(self) -> None:
         """Start the members and hear them to their ends."""
         async with self._records.producing():
-            try:
-                async with anyio.create_task_group() as self._tasks:
-                    for opening in self._openings():
-                        variables = self._config.encode.variables
-                        member = MemberProcess(opening, program=self._parts.program, variables=variables)
-                        self._members.append(started.enter_context(member))
-                        self._tasks.start_soon(self._hear, member)
-            finally:
-                # The last commit of a run that was broken off finds nobody to tell.
-                self._tasks = None
+            with ExitStack() as started:
+                try:
+                    async with anyio.create_task_group() as self._tasks:
+                        for opening in self._openings():
+                            variables = self._config.encode.variables
+                            member = MemberProcess(opening, program=self._parts.program, variables=variables)
+                            self._members.append(started.enter_context(member))
+                            self._tasks.start_soon(self._hear, member)
+                finally:
+                    # The last commit of a run that was broken off finds nobody to tell.
+                    self._tasks = None
         if self._out_of_money and not self.stop.asked:
             self._stop_for_money()
 
@@ -266,19 +212,13 @@ class Crew:
             self._tasks.start_soon(send)
 
     def _stop_for_money(self) -> None:
-        books = Books(None, self._spent())
-        unknown = f" and at most ${books.unknown_usd:,.4f} of unknown cost" if books.unknown_calls else ""
-        words = (
-            f"the next call of each process could pass its part of --max-cost {self._config.brake.max_cost_usd:g}: "
-            f"${books.cost_usd:,.4f}{unknown} spent over all lives of this run. Raise --max-cost to go on"
-        )
-        self.stop.ask("--max-cost", error=BudgetSpent(words))
+        words = f"the next call of each process could pass its part of --max-cost {self._config.brake.max_cost_usd:g}"
+        self.stop.ask("--max-cost", error=BudgetSpent(f"{words}: {Books(None, self._spent()).in_words()}"))
 
     def _spent(self) -> dict[str, float]:
         return spent_of(self._before.get("spent"), [member.spent for member in self._members])
 
     def _learnt(self) -> dict[str, Any]:
-        """What a later life should know, as of this commit."""
         learnt: dict[str, Any] = {"spent": self._spent()}
         if self._members:
             learnt["lanes"] = lanes_learnt_of([member.lanes for member in self._members])
@@ -287,89 +227,15 @@ class Crew:
             learnt[FIRST_OPEN] = self._first_open
         return learnt
 
-    def _pass_done(self) -> None:
-        """Note up to where every row is done."""
-        self._first_open = next(filterfalse(self._parts.sink.is_done, count(self._first_open)))
-
     def _tell(self, text: str) -> None:
         """Once, though every member may say it."""
         if text not in self._told:
             self._told.add(text)
             self._parts.say(text)
 
-    async def _obey_signals(self) -> None:
-        with ExitStack() as own:
-            signals = self._parts.signals or own.enter_context(Signals())
-            signals.hand_over(drain_s=self._config.write.drain_s)
-            async for number in signals:
-                self.stop.ask(number.name)
-
-    async def _heed_notices(self) -> None:
-        await watch_for_notices(self._config.notices, stop=self.stop, note=self.notes.append)
-
-    async def _heed_loss(self) -> None:
-        if self._parts.lost is not None:
-            error = await self._parts.lost()
-            self.stop.ask(str(error), error=error)
-
-    async def _watch(self) -> None:
-        while True:
-            await anyio.sleep(SNAPSHOT_S)
-            self.show()
-
-    def show(self) -> None:
-        """Hand the present snapshot to every watcher."""
-        snapshot = self.snapshot()
-        for watcher in self._parts.watchers:
-            # A terminal or a log that has gone ends nothing.
-            with suppress(OSError):
-                watcher.show(snapshot)
-
     def snapshot(self) -> Snapshot:
         """The run at this moment: rows as this process counts them, everything else as its members last said."""
-        written, spent = self._write.counters, self._spent()
-        said = sum_of(
-            [Said(snapshot=each.snapshot, goes_on=each.goes_on) for each in self._members if each.snapshot is not None]
-        )
-        total, known = said.rows_total, said.rows_known
-        if self._chosen is not None:
-            total, known = self._done_before + self._chosen, True
-        pace = self._pace.rows_per_s(written.ended)
-        left = max(0, total - self._done_before - written.ended)
-        return Snapshot(
-            elapsed_s=anyio.current_time() - self._started_s,
-            rows_total=total,
-            rows_known=known,
-            done_before=self._done_before,
-            ended=written.ended,
-            failed=written.failed,
-            truncated=written.truncated,
-            unlabelled=written.unlabelled,
-            shared=written.shared,
-            spared_usd=written.spared_usd,
-            rows_per_s=pace,
-            eta_s=left / pace if pace > 0 else None,
-            usage=usage_in(spent),
-            cost_usd=spent["cost_usd"],
-            unpriced_calls=int(spent["unpriced_calls"]),
-            unknown_calls=int(spent["unknown_calls"]),
-            unknown_usd=spent["unknown_usd"],
-            failures={str(kind): count for kind, count in self._write.brake.by_kind.items()},
-            examples={str(kind): message for kind, message in self._write.brake.examples.items()},
-            degraded=dict(written.degraded),
-            in_flight=said.in_flight,
-            window=said.window,
-            open_rows=said.open_rows,
-            open_bytes=said.open_bytes,
-            lanes=said.lanes,
-            outage_s=said.outage_s,
-            encode=said.encode,
-            call=said.call,
-            sink=self._parts.sink.statistics(),
-            links=said.links,
-            bottleneck=self._pressure.bottleneck(said.links) if said.links else STAGES[0],
-            commit_s=written.commit_s,
-            findings=self._parts.observer.findings() if self._parts.observer else None,
-            held=said.held,
-            stopping=self.stop.reason,
-        )
+        said = [
+            Said(snapshot=each.snapshot, goes_on=each.goes_on) for each in self._members if each.snapshot is not None
+        ]
+        return self._snapshot_of(sum_of(said), self._spent())

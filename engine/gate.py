@@ -121,12 +121,6 @@ class Gate:
         Raises:
             StoppedError: the run is to end, now or just because of this wait.
         """
-        if self._stop.asked:
-            raise StoppedError
-        if not self._line and self._held_since is None:
-            admitted = self._lanes.try_admit(now_s(), request, max_tokens)
-            if isinstance(admitted, Admission):
-                return admitted
         waiting = _Waiting(request, max_tokens, asyncio.get_running_loop().create_future())
         self._line.append(waiting)
         if self._line[0] is waiting:
@@ -197,10 +191,5 @@ class Gate:
             self._room_freed = None
 
     def _stop_for_money(self) -> None:
-        books, ceiling = self._lanes.books, self._brake.max_cost_usd
-        unknown = f" and at most ${books.unknown_usd:,.4f} of unknown cost" if books.unknown_calls else ""
-        words = (
-            f"the next call could pass --max-cost {ceiling:g}: ${books.cost_usd:,.4f}{unknown} spent over all lives of "
-            "this run. Raise --max-cost to go on"
-        )
+        words = f"the next call could pass --max-cost {self._brake.max_cost_usd:g}: {self._lanes.books.in_words()}"
         self._stop.ask("--max-cost", error=BudgetSpent(words))

@@ -17,10 +17,11 @@ from anyio import from_thread
 
 from engine.config import RunConfig
 from engine.errors import EngineError
+from engine.life import OFFSETS
 from engine.port import Ceilings, Delivery, Ended, Halt, Note, Opening, Port, PortClosedError, Receipt, Stopping, packed
 from engine.ports import Findings, SinkStatistics
 from engine.report import process_figures
-from engine.run import OFFSETS, Run
+from engine.run import Run
 from engine.secret import Secret
 from engine.stats import Snapshot
 from engine.types import Record, Reply, Row

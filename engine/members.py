@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self
@@ -16,9 +14,8 @@ from anyio import to_thread
 from engine.config import RunConfig
 from engine.money import Books
 from engine.port import Opening, Port
-from engine.process import environment_of
+from engine.process import started
 from engine.stats import Snapshot
-from engine.worker import STOP_SIGNALS
 
 REAP_S = 5.0
 """A member that has delivered its end has nothing left to do but to leave."""
@@ -50,18 +47,9 @@ class MemberProcess:
         """Whether it has been told what it is to do, and so may be told of changes."""
         self.goes_on = True
         ours, theirs = socket.socketpair()
-        # What is blocked here stays so in the child: a terminal's Ctrl-C is for the run to judge.
-        heard = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", program, str(theirs.fileno()), str(os.getpid())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=environment_of((*variables, *TRUST)),
-            )
+            self._process = started(program, (theirs.fileno(),), variables=(*variables, *TRUST))
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
             theirs.close()
         self.port = Port(ours)
 

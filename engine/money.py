@@ -91,6 +91,11 @@ class Books:
         self.unknown_calls += 1
         self.unknown_usd += worst_usd
 
+    def in_words(self) -> str:
+        """What was spent, for whoever is stopped by that, and what to do about it."""
+        unknown = f" and at most ${self.unknown_usd:,.4f} of unknown cost" if self.unknown_calls else ""
+        return f"${self.cost_usd:,.4f}{unknown} spent over all lives of this run. Raise --max-cost to go on"
+
     def as_json(self) -> dict[str, float]:
         """For the next life, which counts those in flight as unknown: they may have been charged."""
         return {

@@ -59,21 +59,12 @@ class WorkerProcess:
         self._stderr, stderr_fd = os.pipe()
         # A full pipe must not stop a noisy C library; what does not fit is lost.
         os.set_blocking(stderr_fd, False)
-        # What is blocked here stays so in the child, from its first instruction to its last.
-        heard = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             self._arena = mmap.mmap(arena_fd, ARENA_BYTES)
             self._arena[: CURRENT_ROW.size] = CURRENT_ROW.pack(STARTING)
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "engine.worker", str(theirs.fileno()), str(arena_fd), str(os.getpid())],
-                pass_fds=(theirs.fileno(), arena_fd),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr_fd,
-                env=environment_of(variables),
-            )
+            inherited = (theirs.fileno(), arena_fd)
+            self._process = started("engine.worker", inherited, stderr=stderr_fd, variables=variables)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
             theirs.close()
             os.close(arena_fd)
             os.close(stderr_fd)
@@ -283,8 +274,33 @@ def _text(value: Any) -> str:
     return value
 
 
-def environment_of(variables: Iterable[str]) -> dict[str, str]:
-    """What a process of ours is told of this one's environment: the few that Python needs, and these."""
+def started(
+    program: str, inherited: Sequence[int], *, stderr: int | None = None, variables: Iterable[str]
+) -> subprocess.Popen[bytes]:
+    """Start a program of ours in a fresh interpreter, which hears no stop signal: those are this process's to judge.
+
+    Args:
+        program: a module; its arguments are the file descriptors and the id of this process.
+        inherited: file descriptors.
+        stderr: another; None leaves it that of this process.
+        variables: names of the environment that it is told besides the few that Python needs.
+    """
+    # What is blocked here stays so in the child, from its first instruction to its last.
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", program, *map(str, inherited), str(os.getpid())],
+            pass_fds=inherited,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            env=_environment(variables),
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+
+
+def _environment(variables: Iterable[str]) -> dict[str, str]:
     passed_on = PASSED_ON.union(variables)
     kept = {name: value for name, value in os.environ.items() if name in passed_on}
     return kept | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}

@@ -123,7 +123,7 @@ def _lane_learnt_of(lanes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     structured = {lane.get("structured") for lane in lanes}
     return {
         "answered": any(lane.get("answered") for lane in lanes),
-        "limits": {name: _total(said.get(name) for said in limits) for name in ("window", "rate_per_s")},
+        "limits": {name: total_of(said.get(name) for said in limits) for name in ("window", "rate_per_s")},
         "lengths": dict(lengths),
         "structured": next((word for word in ("off", "works") if word in structured), "untried"),
         "most_images": _least(lane.get("most_images") for lane in lanes),
@@ -131,7 +131,8 @@ def _lane_learnt_of(lanes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _total(values: Iterable[float | None]) -> float | None:
+def total_of(values: Iterable[float | None]) -> float | None:
+    """The sum of those that are known; None if none is."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 

@@ -53,6 +53,24 @@ class CallSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AtWork:
+    """The fields of a `Snapshot` that those know who read, encode and call, under its names."""
+
+    rows_total: int
+    rows_known: bool
+    in_flight: int
+    window: int
+    open_rows: int
+    open_bytes: int
+    lanes: tuple[LaneStatistics, ...]
+    outage_s: float
+    encode: EncodeSnapshot
+    call: CallSnapshot
+    links: Mapping[str, LinkStatistics]
+    held: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """A run at one moment. Counts are of this life of the run unless said otherwise."""
 

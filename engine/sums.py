@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.lanes import LaneStatistics, Structured
 from engine.limits import LimitStatistics
 from engine.link import LinkStatistics
-from engine.stats import CallSnapshot, EncodeSnapshot, Snapshot
+from engine.shares import total_of
+from engine.stats import AtWork, CallSnapshot, EncodeSnapshot, Snapshot
 
 STATES = ("open", "resting", "shut")
 """A lane is as well as it is for whom it is best."""
@@ -24,30 +25,12 @@ class Said:
     goes_on: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sum:
-    """The fields of a `Snapshot` that members know, under its names."""
-
-    rows_total: int
-    rows_known: bool
-    in_flight: int
-    window: int
-    open_rows: int
-    open_bytes: int
-    lanes: tuple[LaneStatistics, ...]
-    outage_s: float
-    encode: EncodeSnapshot
-    call: CallSnapshot
-    links: Mapping[str, LinkStatistics]
-    held: str | None
-
-
-def sum_of(members: Sequence[Said]) -> Sum:
+def sum_of(members: Sequence[Said]) -> AtWork:
     """All of them together. What can only be of the present is taken from those that go on, if any do."""
     said = [member.snapshot for member in members]
     present = [member.snapshot for member in members if member.goes_on] or said
     known = next((each for each in said if each.rows_known), None)
-    return Sum(
+    return AtWork(
         # Each reads the whole input, so each knows how many rows there are.
         rows_total=known.rows_total if known else max((each.rows_total for each in said), default=0),
         rows_known=known is not None,
@@ -125,7 +108,7 @@ def _lane(present: Sequence[LaneStatistics], ever: Sequence[LaneStatistics]) -> 
         limits=LimitStatistics(
             in_flight=sum(each.in_flight for each in limits),
             window=sum(each.window for each in limits),
-            rate_per_s=_total(each.rate_per_s for each in limits),
+            rate_per_s=total_of(each.rate_per_s for each in limits),
             paused_s=max(each.paused_s for each in limits),
             cuts=sum(lane.limits.cuts for lane in ever),
             blocked=next((each.blocked for each in limits if each.blocked), None),
@@ -137,8 +120,3 @@ def _lane(present: Sequence[LaneStatistics], ever: Sequence[LaneStatistics]) -> 
         structured=next(word for word in STRUCTURED if word in structured),
         most_images=min((lane.most_images for lane in ever if lane.most_images is not None), default=None),
     )
-
-
-def _total(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None

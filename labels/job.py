@@ -15,19 +15,18 @@ from typing import Any
 from encoders.chat import ChatEncoder
 from engine.config import RunConfig, manifest_of
 from engine.console import Panel, PlainLines
-from engine.crew import Crew, CrewParts
 from engine.errors import ConfigError
 from engine.inputs import SUMS, compare
+from engine.life import OFFSETS, Life
 from engine.marks import Marks
 from engine.money import IN_FLIGHT, Books
 from engine.ports import Answers, Encoder, Observer, Reader, Sink
 from engine.report import EventsFile, write_report
-from engine.run import OFFSETS, Parts, Run
+from engine.run import Parts, Run
 from engine.signals import Signals
 from engine.source import describe_input
 from engine.stats import Snapshot, Watcher
 from labels.codebook import Codebook, load_codebook
-from labels.crew import PROGRAM, Kit
 from labels.earlier import earlier_answers
 from labels.infer.warmup import warm_up
 from labels.loop import on_loop
@@ -232,7 +231,7 @@ async def _life(
                         job.out / "report.json",
                         life.snapshot(),
                         about={"model": _models(job), "out": str(job.out), "left_in_flight": left}
-                        | ({"processes": life.figures} if isinstance(life, Crew) else {}),
+                        | ({"processes": life.figures} if job.settings.processes > 1 else {}),
                     )
 
 
@@ -246,7 +245,7 @@ async def _begun(  # noqa: PLR0913 - the seams of a run
     say: Callable[[str], None],
     signals: Signals | None,
     watchers: Sequence[Watcher],
-) -> Run | Crew:
+) -> Life:
     """The run, in this process or in several, about to begin; what it needs is open as long as the stack is."""
     encoder, settings = job.encoder, job.settings
     worker = encoder if job.worker is None else job.worker(encoder)
@@ -254,6 +253,10 @@ async def _begun(  # noqa: PLR0913 - the seams of a run
     audits = job.worker is None
     lost = None if job.server is None else job.server.ended
     if settings.processes > 1:
+        # A fortieth of the start of a run, which one in a single process need not pay.
+        from engine.crew import Crew, CrewParts  # noqa: PLC0415
+        from labels.crew import PROGRAM, Kit  # noqa: PLC0415
+
         assert isinstance(sink, ShardSink)
         kit = Kit(
             encoder=encoder,

@@ -7,7 +7,6 @@ import random
 import socket
 import sys
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 
 from engine.member import CarriedColumns, MemberLink, RelaySink, settings_in
 from engine.port import Opening, Port, PortClosedError
@@ -17,7 +16,7 @@ from labels.crew import Kit
 from labels.earlier import answers_of_others
 from labels.loop import on_loop
 from labels.parts import open_clients, open_pool
-from sinks.files import OS_FILES
+from sinks.files import room_in
 
 
 def main() -> None:
@@ -32,7 +31,7 @@ async def _serve(port: Port) -> None:
     opening: Opening = await port.receive()
     kit: Kit = opening.kit
     settings = settings_in(opening)
-    relay = RelaySink(port, opening, is_done=kit.done.has, free_bytes=lambda: _free_bytes(kit.out))
+    relay = RelaySink(port, opening, is_done=kit.done.has, free_bytes=lambda: room_in(kit.out))
     carried = tuple(name for name, _ in settings.source.carried)
     with answers_of_others(settings, out=kit.out, shards=kit.shards, cache=kit.cache) as answers:
 
@@ -54,13 +53,6 @@ async def _serve(port: Port) -> None:
                 input_identity=opening.identity,
             )
             await link.work(Run(settings, parts), relay)
-
-
-def _free_bytes(out: Path) -> int | None:
-    try:
-        return OS_FILES.free_bytes(out)
-    except OSError:
-        return None
 
 
 def _end_at_once() -> None:

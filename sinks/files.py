@@ -97,6 +97,14 @@ def _uninterrupted(call: Callable[[], object]) -> None:
 OS_FILES = Files()
 
 
+def room_in(folder: Path, files: Files = OS_FILES) -> int | None:
+    """Bytes of room on the disk that holds a folder; None if nobody knows."""
+    try:
+        return files.free_bytes(folder)
+    except OSError:
+        return None
+
+
 def write_all(files: Files, fd: int, data: bytes, *, at: int | None = None) -> None:
     """Write every byte, at the end or over what stands at an offset, however few the system takes at a time."""
     rest = memoryview(data)

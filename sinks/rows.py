@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 STEP_BYTES = 1 << 16
 
@@ -66,18 +66,27 @@ class RowSet:
         return cls(zlib.decompress(data))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class DoneRows:
-    """Which rows a life has no work to do on, as of one moment; for a process that has no sink."""
+    """Which rows a life has no work to do on."""
 
-    results: RowSet
-    failures: RowSet
-    again: RowSet
+    results: RowSet = field(default_factory=RowSet)
+    failures: RowSet = field(default_factory=RowSet)
+    again: RowSet = field(default_factory=RowSet)
     """Failed rows that may end anew."""
-    only_again: bool
-    """Whether that life works on those rows alone."""
+    only_again: bool = False
+    """Whether this life works on those rows alone."""
 
     def has(self, row: int) -> bool:
         if row in self.again:
             return False
         return self.only_again or row in self.results or row in self.failures
+
+    def copy(self) -> DoneRows:
+        """As of this moment."""
+        return DoneRows(
+            results=self.results.copy(),
+            failures=self.failures.copy(),
+            again=self.again.copy(),
+            only_again=self.only_again,
+        )

@@ -22,7 +22,7 @@ from engine.types import Failure, Record
 from sinks.batch import Answered, Batch
 from sinks.checkpoint import Checkpoint, Commit, State, crc32c, spent_in
 from sinks.choice import Chooser, check_kinds
-from sinks.files import OS_FILES, Files, sync_above, write_all
+from sinks.files import OS_FILES, Files, room_in, sync_above, write_all
 from sinks.folder import (
     CHECKPOINT,
     FAILURES,
@@ -36,7 +36,7 @@ from sinks.folder import (
 )
 from sinks.lines import line_of
 from sinks.recovery import Recovery, end_row
-from sinks.rows import DoneRows, RowSet
+from sinks.rows import DoneRows
 from sinks.withdraw import Withdrawals
 
 SNAPSHOT_EVERY_S = 30.0
@@ -66,11 +66,8 @@ class ShardSink:
         self._turn = threading.Lock()
         """Two commits at once would both begin where the last one ended."""
         self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="sync")
-        self._results, self._failures = RowSet(), RowSet()
-        self._again = RowSet()
-        """Failed rows that may end anew in this life."""
-        self._only_again = False
-        """Whether this life works on those rows alone."""
+        self._done = DoneRows()
+        """With what was put since the last commit."""
         self._spent: dict[str, Any] | None = None
         """As of the last commit."""
         self._duplicates = self._salvaged = 0
@@ -145,18 +142,11 @@ class ShardSink:
 
     def is_done(self, row: int) -> bool:
         """Whether the row has a line that stands, or is none of those that this life works on."""
-        if row in self._again:
-            return False
-        return self._only_again or row in self._results or row in self._failures
+        return self._done.has(row)
 
     def done_rows(self) -> DoneRows:
         """What `is_done` says now, for another process."""
-        return DoneRows(
-            results=self._results.copy(),
-            failures=self._failures.copy(),
-            again=self._again.copy(),
-            only_again=self._only_again,
-        )
+        return self._done.copy()
 
     def put(self, record: Record) -> None:
         """Keep a record for the next commit.
@@ -166,15 +156,15 @@ class ShardSink:
         """
         self._check()
         failed = isinstance(record.outcome, Failure)
-        if record.row in self._results or (failed and self.is_done(record.row)):
+        if record.row in self._done.results or (failed and self.is_done(record.row)):
             self._duplicates += 1
             return
         name = shard_name(FAILURES if failed else RESULTS, record.row % self.shards)
         line = line_of(record)
         with self._swap:
             self._batch.add(name, line, row=record.row, failed=failed, key=record.key)
-            self._again.discard(record.row)
-            (self._failures if failed else self._results).add(record.row)
+            self._done.again.discard(record.row)
+            (self._done.failures if failed else self._done.results).add(record.row)
 
     def commit(self) -> int:
         """Make everything put so far last; a snapshot too when one is due.
@@ -221,21 +211,18 @@ class ShardSink:
             self._release()
 
     def free_bytes(self) -> int | None:
-        try:
-            return self._files.free_bytes(self._out)
-        except OSError:
-            return None
+        return room_in(self._out, self._files)
 
     def statistics(self) -> SinkStatistics:
         return SinkStatistics(
             done=self._state.results.count,
             failed=self._state.failed(),
-            finished=self._state.results.count + self._state.failed() - self._again.count,
+            finished=self._state.results.count + self._state.failed() - self._done.again.count,
             pending=len(self._batch.rows) + self._in_commit,
             pending_bytes=self._batch.n_bytes,
             duplicates=self._duplicates,
             salvaged=self._salvaged,
-            chosen=self._again.count if self._only_again else None,
+            chosen=self._done.again.count if self._done.only_again else None,
         )
 
     @property
@@ -252,9 +239,9 @@ class ShardSink:
         except OSError as error:
             raise SinkBroken(f"{self._out} cannot be brought in order: {error}") from error
         state = self._state
-        self._results, self._failures = state.results.copy(), state.failures.copy()
+        self._done.results, self._done.failures = state.results.copy(), state.failures.copy()
         if retry_failed and only is None:
-            self._again = state.failures.without(state.results)
+            self._done.again = state.failures.without(state.results)
 
     def _recover(self) -> None:
         for name in FOLDERS:
@@ -274,14 +261,14 @@ class ShardSink:
             self.notes.append(f"{found.salvaged} answers written after the last commit were kept")
 
     def _take_up(self, only: frozenset[str]) -> None:
-        self._only_again = True
+        self._done.only_again = True
         chooser = Chooser(self._out, self._files, state=self._state, only=only, withdraw=self._announce_withdrawal)
         choice = chooser.choose(self.shards)
-        self._again = choice.again
+        self._done.again = choice.again
         if choice.cut.count:
             self.commit()
             self._state = self._withdrawals.withdraw(self._state, rows=choice.cut, shards=choice.cut_shards)
-            self._again.update(choice.cut)
+            self._done.again.update(choice.cut)
             self.notes.append(f"{choice.cut.count} answers that were cut off were withdrawn; quarantine/ keeps them")
 
     def _announce_withdrawal(self, row: int, line: bytes) -> None:

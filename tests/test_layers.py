@@ -51,7 +51,7 @@ HEIGHT = {
             ("lanes", "notices"),
             ("gate", "stats"),
             ("probe", "write", "space", "sums", "members"),
-            ("attempt",),
+            ("attempt", "life"),
             ("call", "console", "report"),
             ("run",),
             ("crew", "member"),

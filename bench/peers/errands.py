@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.bodies import BODIES, Body, make_rows, requests
 from bench.peers.environments import ROOT
 from bench.peers.guard import TOO_LONG
+from bench.throughput import ledger
 from bench.watching import Watched, watched
 
 SIZES = {"2KB": "2 KB", "300KB": "300 KB"}
@@ -105,15 +103,15 @@ def run(
     said = errand.out.with_suffix(".txt")
     guard = (sys.executable, "-m", "bench.peers.guard", "--most-s", most_s, "--home", home, "--")
     seen = watched((*guard, *command), said=said, cwd=ROOT)
-    found, ledger = answered(errand.out), _ledger(errand.url)
+    found, received = answered(errand.out), ledger(errand.url)
     return Taken(
         rows=errand.inputs.rows,
         wall_s=seen.wall_s,
         # The time of a process whose parent ignores its end is counted nowhere: what was seen of it, at least.
         cpu_s=max([seen.cpu_s, *(point.tree_cpu_s - point.main_cpu_s for point in seen.points)]),
         rss_mb=max((point.tree_mb - point.main_mb for point in seen.points), default=0.0),
-        requests=ledger["requests"],
-        most_in_flight=ledger["most_in_flight"],
+        requests=received["requests"],
+        most_in_flight=received["most_in_flight"],
         main_cpu_s=found.main_cpu_s,
         why_not=_why_not(seen, found, errand, most_s=most_s, said=said),
     )
@@ -126,10 +124,3 @@ def _why_not(seen: Watched, found: Answered, errand: Errand, *, most_s: float, s
         return None
     last = said.read_text(encoding="utf-8", errors="replace")[-SAID_CHARS:]
     return f"ended with {seen.code}, {found.rows} of {errand.inputs.rows} rows answered: {' '.join(last.split())}"
-
-
-def _ledger(url: str) -> dict[str, Any]:
-    """What the server has received."""
-    with urllib.request.urlopen(f"{url}/ledger".replace("/v1/", "/"), timeout=10) as reply:  # noqa: S310 - on loopback
-        said: dict[str, Any] = json.load(reply)
-    return said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -17,6 +16,7 @@ from tests.fakes.commands import (
     environment,
     finished,
     lines_of,
+    report_of,
     run_arguments,
     simulated,
     start_cli,
@@ -29,10 +29,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 def rows_of(lines: list[dict[str, Any]]) -> list[int]:
     return sorted(line["row"] for line in lines)
-
-
-def report_of(out: Path) -> dict[str, Any]:
-    return dict(json.loads((out / "report.json").read_text()))
 
 
 def put_frames(root: Path, rows: int, *, frames: int) -> Path:

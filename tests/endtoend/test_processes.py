@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,13 +16,17 @@ from engine.types import Row
 from tests.fakes.commands import (
     KEY,
     Said,
+    children_of,
     cli,
     environment,
     finished,
     lines_of,
+    report_of,
     run_arguments,
     simulated,
     start_cli,
+    wait_for_commits,
+    wait_for_end,
     write_table,
 )
 
@@ -36,16 +38,11 @@ ENCODERS = "engine.worker"
 MEMBERS = "labels.member"
 
 
-def report_of(out: Path) -> dict[str, Any]:
-    return dict(json.loads((out / "report.json").read_text()))
-
-
 def processes_below(pid: int) -> dict[int, str]:
     """Every process that has this one above it, with its command line."""
     found: dict[int, str] = {}
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for child in map(int, children):
+        for child in children_of(pid):
             found[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
             found |= processes_below(child)
     except FileNotFoundError:
@@ -55,26 +52,6 @@ def processes_below(pid: int) -> dict[int, str]:
 
 def members_of(pid: int) -> list[int]:
     return [child for child, words in processes_below(pid).items() if MEMBERS in words]
-
-
-def committed(out: Path) -> int:
-    log = out / "checkpoint" / "commit.log"
-    records = log.read_bytes().splitlines() if log.exists() else []
-    return int(json.loads(records[-1].rpartition(b" ")[0])["done"]) if records else 0
-
-
-def wait_for_lines(out: Path, count: int, *, within_s: float = 30.0) -> None:
-    deadline = time.monotonic() + within_s
-    while committed(out) < count:
-        assert time.monotonic() < deadline, f"{count} rows were never committed"
-        time.sleep(0.02)
-
-
-def wait_for_end(pids: list[int], *, within_s: float = 5.0) -> None:
-    deadline = time.monotonic() + within_s
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline, "a process outlived the run"
-        time.sleep(0.02)
 
 
 def verified(out: Path) -> Said:
@@ -201,7 +178,7 @@ def test_a_signal_to_all_of_them_drains_and_another_number_of_processes_goes_on(
     with simulated(tmp_path, SLOW_SERVER) as provider:
         arguments = run_arguments(table, out, provider.url, "--concurrency", 32, "--workers", 3)
         process = start_cli(*arguments, "--processes", 2)
-        wait_for_lines(out, 20)
+        wait_for_commits(out, 20)
         # As a terminal does it: the run and everything below it.
         for pid in (*processes_below(process.pid), process.pid):
             os.kill(pid, signal.SIGINT)
@@ -243,13 +220,13 @@ def test_a_kill_leaves_no_process_and_a_resume_without_others_loses_and_doubles_
     with simulated(tmp_path, SLOW_SERVER) as provider:
         arguments = run_arguments(table, out, provider.url, "--concurrency", in_flight, "--shards", 8)
         process = start_cli(*arguments, "--processes", 2)
-        wait_for_lines(out, 40)
+        wait_for_commits(out, 40)
         below = processes_below(process.pid)
         assert sum(MEMBERS in words for words in below.values()) == 2
         assert sum(ENCODERS in words for words in below.values()) >= 2
         process.kill()
         assert finished(process).code == -signal.SIGKILL
-        wait_for_end(list(below))
+        wait_for_end(below)
         said = cli(*arguments, "--resume")
         assert said.code == 0, said.err
         assert "calls were in flight at its last commit; their cost counts as unknown" in said.err
@@ -267,7 +244,7 @@ def test_where_one_process_dies_the_others_end_in_order_and_the_run_says_so(tmp_
     with simulated(tmp_path, SLOW_SERVER) as provider:
         arguments = run_arguments(table, out, provider.url, "--concurrency", 32, "--processes", 2, *PRICES)
         process = start_cli(*arguments)
-        wait_for_lines(out, 40)
+        wait_for_commits(out, 40)
         victim = members_of(process.pid)[0]
         os.kill(victim, signal.SIGKILL)
         said = finished(process)
@@ -293,7 +270,7 @@ def test_a_refused_key_ends_all_of_them_with_69_and_the_right_one_goes_over_the_
         assert provider.ledger()["requests"] <= 8
         assert lines_of(out) == lines_of(out, "failures") == []
         process = start_cli(*arguments, "--resume", env=environment(TOGETHER_API_KEY="the right one"))
-        wait_for_lines(out, 1)
+        wait_for_commits(out, 1)
         for pid in members_of(process.pid):
             assert b"the right one" not in Path(f"/proc/{pid}/environ").read_bytes()
         assert finished(process).code == 0

@@ -15,6 +15,7 @@ import pytest
 from tests.fakes.commands import (
     KEY,
     Said,
+    children_of,
     cli,
     environment,
     finished,
@@ -22,25 +23,14 @@ from tests.fakes.commands import (
     run_arguments,
     simulated,
     start_cli,
+    wait_for_commits,
+    wait_for_end,
     write_table,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 SLOW_SERVER: dict[str, object] = {"latency": {"kind": "fixed", "median": 0.15}}
-
-
-def wait_for_lines(out: Path, count: int, *, within_s: float = 30.0) -> None:
-    """Return once the commit log speaks of so many rows."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        log = out / "checkpoint" / "commit.log"
-        if log.exists() and (records := log.read_bytes().splitlines()):
-            done = json.loads(records[-1].rpartition(b" ")[0])["done"]
-            if done >= count:
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"{count} rows were never committed")
 
 
 def essence(line: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +99,7 @@ def test_a_signal_drains_commits_exits_75_and_resume_finishes(tmp_path: Path, nu
     with simulated(tmp_path, SLOW_SERVER) as provider:
         arguments = run_arguments(table, out, provider.url, "--concurrency", 32)
         process = start_cli(*arguments)
-        wait_for_lines(out, 40)
+        wait_for_commits(out, 40)
         process.send_signal(number)
         said = finished(process)
         assert said.code == 75, said.err
@@ -188,19 +178,12 @@ def test_workers_do_not_outlive_a_killed_run(tmp_path: Path) -> None:
     table, out = write_table(tmp_path / "videos.csv", 2000), tmp_path / "out"
     with simulated(tmp_path, SLOW_SERVER) as provider:
         process = start_cli(*run_arguments(table, out, provider.url, "--concurrency", 4, "--workers", 2))
-        wait_for_lines(out, 4)
-        workers = children(process.pid)
+        wait_for_commits(out, 4)
+        workers = children_of(process.pid)
         assert len(workers) == 2
         process.kill()
         finished(process)
-        deadline = time.monotonic() + 5
-        while any(Path(f"/proc/{pid}").exists() for pid in workers):
-            assert time.monotonic() < deadline, "a worker outlived the run"
-            time.sleep(0.02)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        wait_for_end(workers)
 
 
 def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
@@ -208,7 +191,7 @@ def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -
     with simulated(tmp_path, SLOW_SERVER) as provider:
         arguments = run_arguments(table, out, provider.url, "--concurrency", 4)
         process = start_cli(*arguments)
-        wait_for_lines(out, 4)
+        wait_for_commits(out, 4)
         before = len(lines_of(out))
         said = cli(*arguments, "--resume")
         assert said.code == 73
@@ -327,9 +310,9 @@ def test_key_and_texts_show_nowhere_but_in_the_request(tmp_path: Path) -> None:
     with simulated(tmp_path, {"api_key": KEY} | SLOW_SERVER) as provider:
         env = environment(TOGETHER_API_KEY=KEY)
         process = start_cli(*run_arguments(table, out, provider.url, "--concurrency", 8), env=env)
-        wait_for_lines(out, 8)
+        wait_for_commits(out, 8)
         seen = b""
-        for pid in children(process.pid):
+        for pid in children_of(process.pid):
             seen += Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
         seen += Path(f"/proc/{process.pid}/cmdline").read_bytes()
         process.send_signal(signal.SIGINT)

@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,3 +123,33 @@ def lines_of(out: Path, kind: str = "results") -> list[dict[str, Any]]:
 def run_arguments(table: Path, out: Path, url: str, *more: object) -> Sequence[object]:
     """A plain run."""
     return ("run", "--input", table, "--out", out, "--model", "simulated/vision", "--base-url", url, *more)
+
+
+def report_of(out: Path) -> dict[str, Any]:
+    return dict(json.loads((out / "report.json").read_text()))
+
+
+def wait_for_commits(out: Path, count: int, *, within_s: float = 30.0) -> None:
+    """Return once the commit log speaks of so many rows."""
+    deadline = time.monotonic() + within_s
+    while _committed(out) < count:
+        assert time.monotonic() < deadline, f"{count} rows were never committed"
+        time.sleep(0.02)
+
+
+def wait_for_end(pids: Iterable[int], *, within_s: float = 5.0) -> None:
+    """Return once none of these processes is there."""
+    pids, deadline = list(pids), time.monotonic() + within_s
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, "a process outlived the run"
+        time.sleep(0.02)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _committed(out: Path) -> int:
+    log = out / "checkpoint" / "commit.log"
+    records = log.read_bytes().splitlines() if log.exists() else []
+    return int(json.loads(records[-1].rpartition(b" ")[0])["done"]) if records else 0

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.commands import KEY, environment, finished, run_arguments, simulated, start_cli, write_table
+from tests.fakes.commands import (
+    KEY,
+    children_of,
+    environment,
+    finished,
+    run_arguments,
+    simulated,
+    start_cli,
+    write_table,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -37,11 +46,6 @@ FAULTS: list[dict[str, Any]] = [
 ]
 
 
-def processes_below(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found]
-
-
 def test_whatever_goes_wrong_key_and_transcript_show_nowhere_but_in_the_request(tmp_path: Path) -> None:
     rows = 100 + len(FAULTS)
     table, out = write_table(tmp_path / "videos.csv", rows, transcript=TRANSCRIPT), tmp_path / "out"
@@ -55,7 +59,7 @@ def test_whatever_goes_wrong_key_and_transcript_show_nowhere_but_in_the_request(
         while provider.ledger()["requests"] < 20:
             assert process.poll() is None
             seen += Path(f"/proc/{process.pid}/cmdline").read_bytes()
-            for child in processes_below(process.pid):
+            for child in children_of(process.pid):
                 words = Path(f"/proc/{child}/cmdline").read_bytes()
                 # Between fork and exec a child is still its parent, environment and all.
                 if b"engine.worker" in words:

@@ -211,7 +211,7 @@ def bump_no_epoch(patch: Patch) -> None:
 
 def report_uncommitted_rows(patch: Patch) -> None:
     whole = ShardSink.statistics
-    patch.setattr(ShardSink, "statistics", lambda self: replace(whole(self), done=self._results.count))
+    patch.setattr(ShardSink, "statistics", lambda self: replace(whole(self), done=self._done.results.count))
 
 
 def sync_again_after_a_failure(patch: Patch) -> None:

@@ -21,7 +21,7 @@ from bench.suite_stages import cases as stage_cases
 from bench.throughput import CLI, BenchError, provider, publish
 from bench.watching import Point, Watched, reached, watched
 from cli import call
-from engine.run import SNAPSHOT_S
+from engine.life import SNAPSHOT_S
 from labels.terminal import EXIT_USAGE
 
 
