@@ -128,17 +128,18 @@ def test_limits_follow_their_steps(shared: Simulated) -> None:
 
 
 def test_too_many_at_once_are_queued_and_then_refused(shared: Simulated) -> None:
-    with told(shared, slots=1, queue=1, latency={"median": 0.4}):
+    with told(shared, slots=1, queue=1, latency={"median": 1.0}):
+        started = time.monotonic()
         connections = [connect(shared) for _ in range(3)]
         for connection in connections:
             connection.request("POST", "/v1/chat/completions", json.dumps(body_of()))
-            time.sleep(0.05)
-        started = time.monotonic()
-        assert connections[2].getresponse().status == 503
-        assert time.monotonic() - started < 0.3
-        assert [connection.getresponse().status for connection in connections[:2]] == [200, 200]
+        replies = [connection.getresponse() for connection in connections]
+        took_s = time.monotonic() - started
         for connection in connections:
             connection.close()
+    # Which connection is read first is the system's choice, so no order is asked for.
+    assert sorted(reply.status for reply in replies) == [200, 200, 503]
+    assert took_s >= 2.0, "the one that was queued waited for the one before it"
 
 
 def test_slots_and_latency_follow_their_steps(shared: Simulated) -> None:
@@ -193,15 +194,18 @@ def test_the_ledger_knows_every_request_its_row_and_the_bytes_of_its_images(tmp_
 
 
 def test_a_client_that_hangs_up_is_not_delivered_to(shared: Simulated) -> None:
-    with told(shared, latency={"median": 0.2}):
+    def wait_for(in_flight: int) -> None:
+        deadline = time.monotonic() + 10
+        while shared.ledger()["in_flight"] != in_flight and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    with told(shared, latency={"median": 3.0}):
         before = shared.ledger()
         connection = connect(shared)
         connection.request("POST", "/v1/chat/completions", json.dumps(body_of()))
-        time.sleep(0.05)
+        wait_for(1)
         connection.close()
-        deadline = time.monotonic() + 5
-        while shared.ledger()["in_flight"] and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(0)
         after = shared.ledger()
     assert after["requests"] == before["requests"] + 1
     assert after["delivered"] == before["delivered"]
