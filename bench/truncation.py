@@ -72,8 +72,8 @@ class InstantClient:
     def __init__(self) -> None:
         self.counted = Counted()
 
-    async def attempt(self, body: bytes) -> Reply:
-        row, max_tokens = map(int, body.partition(b",")[0].split(b":"))
+    async def attempt(self, *body: bytes) -> Reply:
+        row, max_tokens = map(int, b"".join(body).partition(b",")[0].split(b":"))
         await anyio.lowlevel.checkpoint()
         tokens = min(length_of(row), max_tokens)
         cut = tokens < length_of(row)

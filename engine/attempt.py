@@ -172,7 +172,7 @@ class Attempts:
         asking.max_tokens_used = admission.max_tokens
         self._counters.calls += 1
         try:
-            reply = await lane.client.attempt(asking.request.body(admission.max_tokens, fields + asking.extra))
+            reply = await lane.client.attempt(*asking.request.pieces(admission.max_tokens, fields + asking.extra))
         except ApiError as error:
             now = now_s()
             self._settle_error(asking, admission, error)

@@ -24,8 +24,8 @@ class Encoder(Protocol):
 class Client(Protocol):
     """Makes one HTTP attempt."""
 
-    async def attempt(self, body: bytes) -> Reply:
-        """Send one body, return its reply.
+    async def attempt(self, *body: bytes) -> Reply:
+        """Send one body, given in pieces, return its reply.
 
         Raises:
             ApiError: the one subclass that fits what went wrong.

@@ -105,8 +105,8 @@ class AuditedClient:
         self._client = client
         self._audit = audit
 
-    async def attempt(self, body: bytes) -> Reply:
-        reply = await self._client.attempt(body)
+    async def attempt(self, *body: bytes) -> Reply:
+        reply = await self._client.attempt(*body)
         if reply.usage is not None:
-            self._audit.add(body, reply.usage.prompt_tokens)
+            self._audit.add(b"".join(body), reply.usage.prompt_tokens)
         return reply

@@ -178,7 +178,7 @@ def test_a_resume_enters_the_file_where_work_is_left(tmp_path: Path) -> None:
 
 
 class Answering:
-    async def attempt(self, body: bytes) -> Reply:
+    async def attempt(self, *body: bytes) -> Reply:
         return make_reply()
 
 

@@ -37,14 +37,14 @@ class Answering:
         self.calls = 0
         self.in_flight = 0
 
-    async def attempt(self, body: bytes) -> Reply:
+    async def attempt(self, *body: bytes) -> Reply:
         self.calls += 1
         self.in_flight += 1
         try:
             await anyio.sleep(self._latency_s)
         finally:
             self.in_flight -= 1
-        return make_reply(body.decode(errors="replace")[:40])
+        return make_reply(b"".join(body).decode(errors="replace")[:40])
 
 
 def run(

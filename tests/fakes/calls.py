@@ -92,7 +92,8 @@ class ScriptedClient:
         self.now_in_flight = 0
         self.most_in_flight = 0
 
-    async def attempt(self, body: bytes) -> Reply:
+    async def attempt(self, *pieces: bytes) -> Reply:
+        body = b"".join(pieces)
         found = _BODY.match(body)
         if found is None:
             return await self._probed(body)

@@ -132,8 +132,8 @@ class Counting:
         self._script = list(script)
         self.bodies: list[dict[str, Any]] = []
 
-    async def attempt(self, body: bytes) -> Reply:
-        self.bodies.append(json.loads(body))
+    async def attempt(self, *body: bytes) -> Reply:
+        self.bodies.append(json.loads(b"".join(body)))
         said = self._script.pop(0)
         if isinstance(said, ApiError):
             raise said
@@ -250,7 +250,7 @@ def test_an_audited_client_passes_replies_on_and_minds_no_missing_usage() -> Non
 
 
 class Silent:
-    async def attempt(self, body: bytes) -> Reply:
+    async def attempt(self, *body: bytes) -> Reply:
         await anyio.sleep_forever()
         raise AssertionError
 

@@ -355,8 +355,8 @@ class _Answering:
         self._ends = list(ends)
         self.calls = 0
 
-    async def attempt(self, body: bytes) -> Reply:
-        assert b"max_tokens" in body
+    async def attempt(self, *body: bytes) -> Reply:
+        assert b"max_tokens" in b"".join(body)
         self.calls += 1
         end = self._ends.pop(0)
         if isinstance(end, ApiError):
