@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import traceback
 from dataclasses import dataclass
 from enum import Enum
 
@@ -174,6 +175,8 @@ class Attempts:
         try:
             reply = await lane.client.attempt(*asking.request.pieces(admission.max_tokens, fields + asking.extra))
         except ApiError as error:
+            # Whatever keeps the error, and be it a cycle, does not keep the body that was sent.
+            traceback.clear_frames(error.__traceback__)
             now = now_s()
             self._settle_error(asking, admission, error)
             try:

@@ -163,6 +163,8 @@ class CallStage:
         finally:
             self._gate.close_row(asking.request)
         self._sharing.ended(key, record, asking.request)
+        # tenacity leaves cycles around a row that it tried again: the body is not to wait there for the collector.
+        del asking.request
         await sink.put(record)
 
     async def _finish(self, asking: Asking) -> Record:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+import traceback
 from collections.abc import Sequence
 from contextvars import ContextVar
 from types import TracebackType
@@ -108,6 +109,8 @@ class HttpClient:
                 with self._overdue.limited():
                     return await self._send(self._session, body)
             except (aiohttp.ClientError, OSError, ValueError) as error:
+                # Connections keep their errors, and these the frames that hold the body.
+                traceback.clear_frames(error.__traceback__)
                 if again and connection.ended_idle(error):
                     continue
                 failure = self._translated(error)

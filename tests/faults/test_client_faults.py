@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import socket
+import sys
 import threading
 import time
+import traceback
 
 import anyio
 import orjson
@@ -421,3 +424,29 @@ def test_a_body_arrives_as_it_was_given_however_large() -> None:
 def test_use_outside_the_context_is_a_bug_and_said() -> None:
     with pytest.raises(RuntimeError, match="outside its context"):
         anyio.run(HttpClient(api_config("http://127.0.0.1:9/v1")).attempt, b"{}")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [BROKEN["reset before headers"], BROKEN["closed in body"], answering(http_reply(b"{}", status="500 No"))],
+    ids=["reset", "closed", "500"],
+)
+def test_a_failed_call_keeps_no_body_once_the_frames_of_its_error_are_cleared(script: Script) -> None:
+    head = bytes(300_000)
+
+    async def held_after(client: HttpClient) -> int:
+        for _ in range(3):
+            try:
+                await client.attempt(head, b"{}")
+            except ApiError as error:
+                traceback.clear_frames(error.__traceback__)
+        return sys.getrefcount(head)
+
+    before = sys.getrefcount(head)
+    gc.disable()
+    try:
+        with RawServer(script) as server:
+            after = with_client(api_config(server.base_url), held_after, uvloop=True)
+    finally:
+        gc.enable()
+    assert after <= before

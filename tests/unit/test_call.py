@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import random
+import sys
 
 import anyio
 import pytest
@@ -563,3 +565,21 @@ def test_time_in_which_no_call_may_go_out_is_not_the_rows() -> None:
     stage.run(rows(1))
     assert isinstance(stage.records[0].outcome, Reply)
     assert stage.elapsed_s > 1000
+
+
+def test_a_row_that_ended_keeps_no_body_even_before_the_collector_comes() -> None:
+    def failing_at_first(row: int, attempt: int, max_tokens: int) -> Reply | ApiError:
+        return make_reply() if row % 2 and attempt > 2 else ServerError("HTTP 500: no", status=500)
+
+    heads = [bytes(f"{row}:".encode()) for row in range(6)]
+    requests = [dataclasses.replace(make_request(row), head=head) for row, head in enumerate(heads)]
+    held = [sys.getrefcount(head) for head in heads]
+    gc.disable()
+    try:
+        stage = Stage(failing_at_first).run(requests)
+        requests.clear()
+        # One of those counted before was in the request.
+        assert [sys.getrefcount(head) for head in heads] == [count - 1 for count in held]
+    finally:
+        gc.enable()
+    assert {type(record.outcome) for record in stage.records.values()} == {Reply, Failure}
