@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import traceback
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from cyclopts import App
 from engine import errors
 from engine.signals import leave
 from labels.terminal import (
-    EXIT_BUG,
     EXIT_FOLDER,
     EXIT_INPUT,
     EXIT_IO,
@@ -29,6 +27,7 @@ from labels.terminal import (
     program,
     resume_command,
     say,
+    say_bug,
 )
 from sinks.folder import MANIFEST
 
@@ -192,12 +191,7 @@ def call(arguments: list[str]) -> int:
         say(f"Stopped by {name}; everything counted as done is safe. Go on with:\n  {resume_command()}")
         return EXIT_RESUMABLE
     except Exception as error:  # noqa: BLE001 - the last border: a user is shown no traceback
-        say(f"This is a bug in Reelbatch: {type(error).__name__}: {error}\nWhat was counted as done is safe.")
-        if os.environ.get("REELBATCH_DEBUG"):
-            traceback.print_exception(error)
-        else:
-            say("REELBATCH_DEBUG=1 shows where it happened; please report it.")
-        return EXIT_BUG
+        return say_bug(error)
     return code if isinstance(code, int) else 0
 
 

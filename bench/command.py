@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from bench.suite import Case, Told, in_turns
+from bench.suite import Case, Taken, Told, in_turns
 from bench.tables import table_of
 from bench.throughput import RESULTS, BenchError, publish
 from engine.errors import ConfigError
@@ -32,7 +32,7 @@ SUITES = {
 """Where the cases of each stand, imported when they are asked for."""
 ROUNDS, QUICK_ROUNDS = 3, 1
 TRIAL = Path("out/bench")
-"""Where figures go that are not to be published."""
+"""Where figures go that are not to be published: those of rounds that others were to follow, too."""
 EXIT_NOT_MEASURED = 1
 
 
@@ -69,22 +69,25 @@ def bench(
         for name in dict.fromkeys(suite or SUITES):
             say(f"{name}:")
             try:
-                taken = _measured(name, rounds=wanted, quick=quick, chosen=case)
+                command, taken = _measured(name, rounds=wanted, quick=quick, chosen=case)
             except BenchError as error:
                 say(f"{name} was not measured: {error}")
                 missing.append(name)
                 continue
-            publish(name, _command(name, rounds=wanted, quick=quick, chosen=case), taken, folder=folder)
+            publish(name, command, taken, folder=folder)
             print(f"{table_of(name, folder)}\n", flush=True)
     except KeyboardInterrupt:
-        say(f"Stopped. Suites that had ended are in {folder}; name the others to measure them.")
+        say(
+            f"Stopped. Suites that had ended are in {folder}, of {name} those rounds that had, if any, in {TRIAL}. "
+            "Name the others to measure them."
+        )
         return EXIT_RESUMABLE
     say(f"The figures are in {folder}. `python -m bench.tables --write` puts those of bench/results into the pages.")
     return EXIT_NOT_MEASURED if missing else 0
 
 
-def _measured(name: str, *, rounds: int, quick: bool, chosen: Sequence[str]) -> dict[str, Any]:
-    """What the file of a suite says, but for command, day and machine.
+def _measured(name: str, *, rounds: int, quick: bool, chosen: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The command that measures a suite in this way, and what its file says but for that, day and machine.
 
     Raises:
         BenchError: it is not there, or something in it did not work.
@@ -102,11 +105,18 @@ def _measured(name: str, *, rounds: int, quick: bool, chosen: Sequence[str]) -> 
         if not taken:
             raise ConfigError(f"{name} has no case called {chosen[0]!r}; there are: {'; '.join(c.name for c in found)}")
         load = os.getloadavg()[0]
-        figures = in_turns(taken, rounds=rounds, say=say)
-    return {"quick": quick, "rounds": rounds, "load_before": load, "cases": figures}
+
+        def said_of(ended: int, figures: Taken) -> tuple[str, dict[str, Any]]:
+            command = _command(name, rounds=ended, quick=quick, chosen=chosen)
+            return command, {"quick": quick, "rounds": ended, "load_before": load, "cases": figures}
+
+        def keep(ended: int, figures: Taken) -> None:
+            if ended < rounds:
+                publish(name, *said_of(ended, figures), folder=TRIAL)
+
+        return said_of(rounds, in_turns(taken, rounds=rounds, say=say, keep=keep))
 
 
 def _command(name: str, *, rounds: int, quick: bool, chosen: Sequence[str]) -> str:
-    """The command that measures this suite in the same way."""
     words = ["python", "cli.py", "bench", name, "--rounds", str(rounds), *(["--quick"] if quick else [])]
     return shlex.join([*words, *(word for each in chosen for word in ("--case", each))])

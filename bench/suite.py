@@ -44,17 +44,23 @@ class Case:
     """For what takes long or cannot differ."""
 
 
-def in_turns(cases: Sequence[Case], *, rounds: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+Taken = list[dict[str, Any]]
+"""Of each case its name, what it is about, the `figures` of all rounds that have them, and under `last` what is no
+number."""
+Keep = Callable[[int, Taken], object]
+"""Takes the number of rounds that have ended, and what they gave."""
+
+
+def in_turns(
+    cases: Sequence[Case], *, rounds: int, say: Callable[[str], None], keep: Keep = lambda _, __: None
+) -> Taken:
     """Measure A B C A B C ...
 
     Args:
         cases: what to measure, in this order in each round.
         rounds: how often; fewer for a case that says so.
         say: takes a line for each measurement.
-
-    Returns:
-        For each case its name, what it is about, the `figures` of all rounds that have them, and under `last` what is
-        no number.
+        keep: called after each round, for what is stopped later.
     """
     taken: dict[str, list[Figures]] = {case.name: [] for case in cases}
     for at in range(rounds):
@@ -63,6 +69,7 @@ def in_turns(cases: Sequence[Case], *, rounds: int, say: Callable[[str], None]) 
                 found = case.once(at)
                 taken[case.name].append(found)
                 say(f"{at + 1}/{rounds} {case.name}: {_said(found)}")
+        keep(at + 1, [_kept(case, taken[case.name]) for case in cases])
     return [_kept(case, taken[case.name]) for case in cases]
 
 

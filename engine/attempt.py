@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import traceback
 from dataclasses import dataclass
 from enum import Enum
 
@@ -176,7 +175,7 @@ class Attempts:
             reply = await lane.client.attempt(*asking.request.pieces(admission.max_tokens, fields + asking.extra))
         except ApiError as error:
             # Whatever keeps the error, and be it a cycle, does not keep the body that was sent.
-            traceback.clear_frames(error.__traceback__)
+            error.__traceback__ = None
             now = now_s()
             self._settle_error(asking, admission, error)
             try:

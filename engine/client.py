@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-import traceback
 from collections.abc import Sequence
 from contextvars import ContextVar
 from types import TracebackType
@@ -110,13 +109,16 @@ class HttpClient:
                     return await self._send(self._session, body)
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 # Connections keep their errors, and these the frames that hold the body.
-                traceback.clear_frames(error.__traceback__)
+                error.__traceback__ = None
                 if again and connection.ended_idle(error):
                     continue
                 failure = self._translated(error)
                 break
         # Raised out here it has neither cause nor context: aiohttp's errors hold the request's headers, and so the key.
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure
 
     async def _send(self, session: aiohttp.ClientSession, body: Sequence[bytes]) -> Reply:
         started = time.perf_counter()

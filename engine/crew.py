@@ -56,6 +56,8 @@ class CrewParts(Seams):
     """What `program` needs beside its share of the settings."""
     say: Callable[[str], None]
     """Takes what the user should know, in sentences."""
+    patience_s: float = 15.0
+    """What a member may take after the drain, to have made safe what it holds."""
 
 
 _NONE: Mapping[str, Any] = {"places": ()}
@@ -95,12 +97,15 @@ class Crew(Life):
         async with self._records.producing():
             with ExitStack() as started:
                 try:
-                    async with anyio.create_task_group() as self._tasks:
-                        for opening in self._openings():
-                            variables = self._config.encode.variables
-                            member = MemberProcess(opening, program=self._parts.program, variables=variables)
-                            self._members.append(started.enter_context(member))
-                            self._tasks.start_soon(self._hear, member)
+                    async with anyio.create_task_group() as beside:
+                        beside.start_soon(self._end_what_hangs)
+                        async with anyio.create_task_group() as self._tasks:
+                            for opening in self._openings():
+                                variables = self._config.encode.variables
+                                member = MemberProcess(opening, program=self._parts.program, variables=variables)
+                                self._members.append(started.enter_context(member))
+                                self._tasks.start_soon(self._hear, member)
+                        beside.cancel_scope.cancel()
                 finally:
                     # The last commit of a run that was broken off finds nobody to tell.
                     self._tasks = None
@@ -139,6 +144,16 @@ class Crew(Life):
         except PortClosedError:
             error = MemberLost(member.died(await member.leave()))
             self.stop.ask(str(error), error=error)
+
+    async def _end_what_hangs(self) -> None:
+        """A member that has not ended long after the drain holds up the others no longer."""
+        await self.stop.wait()
+        with self.stop.bounded():
+            await anyio.sleep_forever()
+        await anyio.sleep(self._parts.patience_s)
+        for member in self._members:
+            if member.goes_on:
+                member.end()
 
     async def _heed(self, member: MemberProcess, message: object) -> None:
         match message:

@@ -19,8 +19,8 @@ from engine.stats import Snapshot
 
 REAP_S = 5.0
 """A member that has delivered its end has nothing left to do but to leave."""
-TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-"""Whom it believes to be the provider."""
+PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REELBATCH_DEBUG")
+"""Of the environment: whom it believes to be the provider, and how it tells of a bug."""
 
 
 class MemberProcess:
@@ -46,9 +46,10 @@ class MemberProcess:
         self.opened = False
         """Whether it has been told what it is to do, and so may be told of changes."""
         self.goes_on = True
+        self._hangs = False
         ours, theirs = socket.socketpair()
         try:
-            self._process = started(program, (theirs.fileno(),), variables=(*variables, *TRUST))
+            self._process = started(program, (theirs.fileno(),), variables=(*variables, *PASSED_ON))
         finally:
             theirs.close()
         self.port = Port(ours)
@@ -67,6 +68,11 @@ class MemberProcess:
         books = Books(None, self.spent)
         return max(0.0, (self.settings.brake.max_cost_usd or 0.0) - books.cost_usd - books.unknown_usd)
 
+    def end(self) -> None:
+        """End the process, which was asked to end and does not."""
+        self._hangs = True
+        self._process.kill()
+
     async def leave(self) -> int | None:
         """Wait until it has gone; its exit code, or None if it does not go."""
         with suppress(subprocess.TimeoutExpired):
@@ -80,4 +86,6 @@ class MemberProcess:
         how = "closed its socket" if code is None else f"ended with code {code}"
         if code is not None and code < 0:
             how = f"was killed by {signal.Signals(-code).name}"
+        if self._hangs:
+            how = "did not end when it was asked to, and was killed"
         return f"an engine process (pid {self._process.pid}) {how}; the others ended in order"

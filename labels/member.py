@@ -8,6 +8,7 @@ import socket
 import sys
 from contextlib import AsyncExitStack, suppress
 
+from engine.errors import EngineError
 from engine.member import CarriedColumns, MemberLink, RelaySink, settings_in
 from engine.port import Opening, Port, PortClosedError
 from engine.run import Parts, Run
@@ -16,6 +17,7 @@ from labels.crew import Kit
 from labels.earlier import answers_of_others
 from labels.loop import on_loop
 from labels.parts import open_clients, open_pool
+from labels.terminal import EXIT_RESUMABLE, say, say_bug
 from sinks.files import room_in
 
 
@@ -24,7 +26,15 @@ def main() -> None:
     link_fd, parent = map(int, sys.argv[1:3])
     end_with(parent)
     with Port(socket.socket(fileno=link_fd)) as port, suppress(PortClosedError):
-        on_loop(_serve(port))
+        try:
+            on_loop(_serve(port))
+        except PortClosedError:
+            raise
+        except EngineError as error:
+            say(str(error))
+            sys.exit(EXIT_RESUMABLE)
+        except Exception as error:  # noqa: BLE001 - the last border of this process: a user is shown no traceback
+            sys.exit(say_bug(error))
 
 
 async def _serve(port: Port) -> None:

@@ -6,6 +6,7 @@ import os
 import select
 import shlex
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from engine.printable import printable
 EXIT_SOME_FAILED = 1
 EXIT_USAGE, EXIT_INPUT, EXIT_PROVIDER, EXIT_FOLDER, EXIT_IO, EXIT_RESUMABLE, EXIT_MISMATCH = 64, 65, 69, 73, 74, 75, 78
 EXIT_BUG = 70
+DEBUG = "REELBATCH_DEBUG"
+"""In the environment: whether a bug is shown with the place where it happened."""
 
 
 def say(text: str) -> None:
@@ -23,6 +26,16 @@ def say(text: str) -> None:
     with suppress(OSError):
         sys.stderr.write("\n".join(map(printable, text.split("\n"))) + "\n")
         sys.stderr.flush()
+
+
+def say_bug(error: Exception) -> int:
+    """What nobody foresaw, in words; the code to end with."""
+    say(f"This is a bug in Reelbatch: {type(error).__name__}: {error}\nWhat was counted as done is safe.")
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+    else:
+        say(f"{DEBUG}=1 shows where it happened; please report it.")
+    return EXIT_BUG
 
 
 def program() -> str:

@@ -27,6 +27,8 @@ class Script:
     """The member at this place ends without a word instead of delivering."""
     short_at: int | None = None
     """The member at this place ends because its money is spent, likewise."""
+    hangs_at: int | None = None
+    """The member at this place does nothing more, and hears nothing."""
 
 
 async def serve(port: Port) -> None:
@@ -35,6 +37,8 @@ async def serve(port: Port) -> None:
     at, of = opening.settings.source.part.at, opening.settings.source.part.of
     if script.dies_at == at:
         return
+    if script.hangs_at == at:
+        await anyio.sleep_forever()
     last = snapshot(rows_total=script.rows, rows_known=True)
     if script.short_at == at:
         await port.send(Ended(error=BudgetSpent("mine is spent"), snapshot=last, figures={"at": at}))

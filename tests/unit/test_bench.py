@@ -15,7 +15,7 @@ from PIL import Image
 
 from bench.bodies import BODIES, CODEBOOK, make_rows, requests
 from bench.compare import FIGURES, check_own, table, tree_of
-from bench.suite import Case, Figures, Told, in_turns, spread
+from bench.suite import Case, Figures, Taken, Told, in_turns, spread
 from bench.suite_engine import Kind, Requests
 from bench.suite_stages import cases as stage_cases
 from bench.throughput import CLI, BenchError, provider, publish
@@ -41,6 +41,21 @@ def test_rounds_go_through_all_cases_before_any_comes_again() -> None:
     assert taken[0] == {"name": "a", "size": 2, "figures": {"cost_s": [0.0, 1.0, 2.0]}, "last": {"curve": [2]}}
     assert taken[1]["figures"] == {"cost_s": [0.0]}
     assert said[0] == "1/3 a: cost_s 0"
+
+
+def test_what_is_stopped_keeps_the_rounds_that_had_ended() -> None:
+    def once(at: int) -> Figures:
+        if at == 2:
+            raise KeyboardInterrupt
+        return {"cost_s": float(at)}
+
+    kept: dict[int, Taken] = {}
+    with pytest.raises(KeyboardInterrupt):
+        in_turns([Case(name="a", once=once)], rounds=3, say=lambda _: None, keep=kept.__setitem__)
+    assert {ended: taken[0]["figures"] for ended, taken in kept.items()} == {
+        1: {"cost_s": [0.0]},
+        2: {"cost_s": [0.0, 1.0]},
+    }
 
 
 def test_a_round_that_gives_a_reason_in_place_of_figures_is_kept_as_one() -> None:

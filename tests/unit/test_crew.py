@@ -24,7 +24,9 @@ def open_run(out: Path) -> ShardSink:
     return ShardSink.open(out, manifest={}, shards=3, resume=False)
 
 
-async def worked(sink: ShardSink, script: Script, said: list[str], *, processes: int) -> tuple[Crew, Snapshot]:
+async def worked(
+    sink: ShardSink, script: Script, said: list[str], *, processes: int, drain_s: float = 20.0
+) -> tuple[Crew, Snapshot]:
     config = make_config()
     priced = replace(config.lanes[0], price=PriceConfig(input_usd_per_m=1.0, output_usd_per_m=1.0))
     config = replace(
@@ -32,9 +34,13 @@ async def worked(sink: ShardSink, script: Script, said: list[str], *, processes:
         encode=replace(config.encode, workers=processes),
         lanes=(priced,),
         brake=BrakeConfig(max_cost_usd=1.0),
+        write=replace(config.write, drain_s=drain_s),
         processes=processes,
     )
-    crew = Crew(config, CrewParts(program="tests.fakes.member_program", kit=script, sink=sink, say=said.append))
+    parts = CrewParts(
+        program="tests.fakes.member_program", kit=script, sink=sink, say=said.append, patience_s=drain_s / 2
+    )
+    crew = Crew(config, parts)
     return crew, await crew.main()
 
 
@@ -77,3 +83,17 @@ def test_one_that_has_spent_its_money_lets_the_others_use_theirs(tmp_path: Path)
 
     anyio.run(main)
     assert "not asked to stop" in said
+
+
+def test_one_that_does_not_end_when_it_is_asked_to_holds_up_nobody_for_ever(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    async def main() -> None:
+        with open_run(tmp_path / "run") as sink:
+            script = Script(out=tmp_path / "run", rows=ROWS, dies_at=0, hangs_at=1)
+            with pytest.raises(MemberLost, match=r"ended with code 0"), anyio.fail_after(60):
+                await worked(sink, script, said, processes=3, drain_s=2.0)
+            assert sink.statistics().done == len(range(2, ROWS, 3)), "what the third had delivered"
+
+    anyio.run(main)
+    assert "0 missing of those that a receipt was given for" in said
