@@ -27,7 +27,7 @@ from labels.terminal import (
     program,
     resume_command,
     say,
-    say_bug,
+    without_traceback,
 )
 from sinks.folder import MANIFEST
 
@@ -167,7 +167,7 @@ def command_line(typed: list[str]) -> App:
 def main() -> None:
     """Entry point of `reelbatch` and `python cli.py`."""
     _hold_standard_streams()
-    leave(call(sys.argv[1:]))
+    leave(without_traceback(lambda: call(sys.argv[1:])))
 
 
 def call(arguments: list[str]) -> int:
@@ -190,8 +190,6 @@ def call(arguments: list[str]) -> int:
             return EXIT_RESUMABLE
         say(f"Stopped by {name}; everything counted as done is safe. Go on with:\n  {resume_command()}")
         return EXIT_RESUMABLE
-    except Exception as error:  # noqa: BLE001 - the last border: a user is shown no traceback
-        return say_bug(error)
     return code if isinstance(code, int) else 0
 
 

@@ -26,6 +26,7 @@ SUITES = {
     "stages": "bench.suite_stages",
     "memory": "bench.suite_memory",
     "resume": "bench.resume",
+    "processes": "bench.suite_processes",
     "limits": "bench.limits",
     "peers": "bench.peers.suite",
 }
@@ -49,7 +50,7 @@ def bench(
     Cases are measured in turns, so that what else the machine does meets all of them.
 
     Args:
-        suite: engine, stages, memory, resume, limits, peers; all if none is named.
+        suite: engine, stages, memory, resume, processes, limits, peers; all if none is named.
         rounds: how often each case is measured; otherwise 3, or 1 with --quick.
         quick: few rows and cases, to see that all works; its figures are rough.
         case: measure only cases whose name holds these words; may be given several times.

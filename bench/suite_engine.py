@@ -89,8 +89,8 @@ class Requests:
         book = self._folder / "codebook.toml"
         return self._told.opened.enter_context(provider(self._folder, self._scenario, codebook=book)).url
 
-    def run(self, tree: Path = CLI.parent) -> Figures:
-        """One run with everything on, by the program that stands in this folder.
+    def run(self, tree: Path = CLI.parent, *more: object) -> Figures:
+        """One run with everything on, by the program that stands in this folder, with these flags beside its own.
 
         Raises:
             BenchError: not every row was answered with labels.
@@ -100,7 +100,7 @@ class Requests:
         shutil.rmtree(out, ignore_errors=True)
         words = ("run", *flags(self._folder, self._body), "--out", out, "--concurrency", self._at_once)
         prices = ("--price-in", "0.18", "--price-out", "0.59", "--spot-notices", "off")
-        taken = asked_once(self._folder, *words, *prices, run=out, url=url, tree=tree)
+        taken = asked_once(self._folder, *words, *prices, *more, run=out, url=url, tree=tree)
         report = taken["report"]
         if report["ended"] != self._rows or report["failed"] or report["unlabelled"]:
             raise BenchError(f"not every row of {self._body.name} has its labels: see {out / 'report.json'}")

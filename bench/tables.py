@@ -19,7 +19,7 @@ from bench.targets import Cases, verdicts
 from bench.throughput import RESULTS
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("speed", "limits", "peers")))
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("speed", "limits", "peers", "processes")))
 YARDSTICK = "yardstick"
 _PLACE = re.compile(r"<!-- bench:(?P<suite>\w+) -->\n.*?<!-- /bench -->", re.DOTALL)
 Row = Sequence[str]
@@ -150,6 +150,19 @@ def _resume(cases: Cases) -> list[str]:
     )
 
 
+def _processes(cases: Cases) -> list[str]:
+    """The rate as a ratio to that of one process in the same round."""
+    alone = next(case for case in cases if case["processes"] == 1)["figures"]["rows_per_s"]
+    columns = ("processes", "rows/s", "times one", "the run's own, CPU-s per 1,000", "the others, CPU-s per 1,000")
+    rows = []
+    for case in cases:
+        rates = case["figures"]["rows_per_s"]
+        times = {"figures": {"times": [rate / one for rate, one in zip(rates, alone, strict=False)]}}
+        figures = (middle(case, f"{who}_cpu_s_per_1000", digits=3) for who in ("main", "workers"))
+        rows.append((str(case["processes"]), middle(case, "rows_per_s"), middle(times, "times", digits=2), *figures))
+    return markdown(columns, rows)
+
+
 def _done(case: Mapping[str, Any]) -> str:
     if "rows" not in case:
         return "-"
@@ -203,6 +216,7 @@ TABLES: Mapping[str, Callable[[Cases], list[str]]] = {
     "stages": _stages,
     "memory": _memory,
     "resume": _resume,
+    "processes": _processes,
     "limits": _limits,
     "peers": _peers,
 }

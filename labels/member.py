@@ -17,24 +17,21 @@ from labels.crew import Kit
 from labels.earlier import answers_of_others
 from labels.loop import on_loop
 from labels.parts import open_clients, open_pool
-from labels.terminal import EXIT_RESUMABLE, say, say_bug
+from labels.terminal import EXIT_RESUMABLE, say, without_traceback
 from sinks.files import room_in
 
 
-def main() -> None:
+def main() -> int:
     """Entry of the process; arguments: socket fd, parent pid."""
     link_fd, parent = map(int, sys.argv[1:3])
     end_with(parent)
     with Port(socket.socket(fileno=link_fd)) as port, suppress(PortClosedError):
         try:
             on_loop(_serve(port))
-        except PortClosedError:
-            raise
         except EngineError as error:
             say(str(error))
-            sys.exit(EXIT_RESUMABLE)
-        except Exception as error:  # noqa: BLE001 - the last border of this process: a user is shown no traceback
-            sys.exit(say_bug(error))
+            return EXIT_RESUMABLE
+    return 0
 
 
 async def _serve(port: Port) -> None:
@@ -71,4 +68,4 @@ def _end_at_once() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(without_traceback(main))

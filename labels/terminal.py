@@ -7,6 +7,7 @@ import select
 import shlex
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,14 +29,17 @@ def say(text: str) -> None:
         sys.stderr.flush()
 
 
-def say_bug(error: Exception) -> int:
-    """What nobody foresaw, in words; the code to end with."""
-    say(f"This is a bug in Reelbatch: {type(error).__name__}: {error}\nWhat was counted as done is safe.")
-    if os.environ.get(DEBUG):
-        traceback.print_exception(error)
-    else:
-        say(f"{DEBUG}=1 shows where it happened; please report it.")
-    return EXIT_BUG
+def without_traceback(program: Callable[[], int]) -> int:
+    """The exit code of a program; what nobody foresaw is told in words."""
+    try:
+        return program()
+    except Exception as error:  # noqa: BLE001 - the last border: a user is shown no traceback
+        say(f"This is a bug in Reelbatch: {type(error).__name__}: {error}\nWhat was counted as done is safe.")
+        if os.environ.get(DEBUG):
+            traceback.print_exception(error)
+        else:
+            say(f"{DEBUG}=1 shows where it happened; please report it.")
+        return EXIT_BUG
 
 
 def program() -> str:

@@ -22,6 +22,7 @@ from engine.errors import SinkBroken
 from sinks.answers import ANSWERS_FILES
 from sinks.checkpoint import LOG, SLOTS, Commit, State, decode_snapshot, read_log
 from sinks.files import OS_FILES, PARTIAL, PIECE_BYTES, partial_of, reading_lines
+from sinks.findings import Check, Finding, Verdict
 from sinks.folder import (
     ANSWERS,
     CHECKPOINT,
@@ -45,50 +46,6 @@ from sinks.withdraw import INTENT, decode_intent
 MAX_NAMED = 20
 """Findings that are named; of the rest, only how many they are."""
 REPORTS = ("events.jsonl", "report.json")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is not as promised."""
-
-    file: str
-    """Inside the run folder."""
-    offset: int
-    """In bytes; 0 where the file as a whole is meant."""
-    what: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One promise and how it stands."""
-
-    name: str
-    findings: int
-    text: str
-    """What was looked at."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What a verification found."""
-
-    out: str
-    sound: bool
-    checks: tuple[Check, ...]
-    findings: tuple[Finding, ...]
-    """The first of them."""
-    more: int
-    """Findings besides those."""
-    uncommitted_bytes: int
-    """Past the last commit: of a run that goes on, or that a resume will take in. No damage."""
-    notes: tuple[str, ...]
-
-    def text(self) -> str:
-        """For a person: one line a check, then the findings."""
-        lines = [f"{'ok ' if not check.findings else 'BAD'}  {check.name:<11} {check.text}" for check in self.checks]
-        lines += [f"     {note}" for note in self.notes]
-        lines += [f"{found.file}, byte {found.offset:,}: {found.what}" for found in self.findings]
-        return "\n".join([*lines, f"and {self.more:,} more"] if self.more else lines)
 
 
 def verify(out: Path) -> Verdict:

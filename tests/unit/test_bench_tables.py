@@ -117,6 +117,17 @@ def test_a_page_without_results_stays_as_it_is(tmp_path: Path) -> None:
     assert rewritten(new, tmp_path) == new
 
 
+def test_several_processes_are_held_against_one_in_the_same_round(tmp_path: Path) -> None:
+    def processes(number: int, *rates: float) -> dict[str, Any]:
+        figures = {"rows_per_s": rates, "main_cpu_s_per_1000": [0.04], "workers_cpu_s_per_1000": [0.25]}
+        return {"processes": number, "figures": figures}
+
+    # In the second round the machine was half as fast.
+    published(tmp_path, "processes", processes(1, 4000.0, 2000.0, 4000.0), processes(2, 6000.0, 3000.0, 6000.0))
+    lines = table_of("processes", tmp_path).splitlines()
+    assert lines[-1] == "| 2 | 6,000 (3,000 to 6,000) | 1.50 (1.50 to 1.50) | 0.040 | 0.250 |"
+
+
 def test_of_several_seeds_a_trace_shows_the_worst(tmp_path: Path) -> None:
     def limits(controller: str, *shares: float, held_out: bool) -> dict[str, Any]:
         figures = {"share_of_ideal": shares, "rejected_share": [0.01, 0.02][: len(shares)]}

@@ -11,9 +11,10 @@ import pytest
 
 from engine.errors import ConfigError
 from sinks.checkpoint import LOG, SLOTS, decode_snapshot, sealed, state_as_json, unsealed
+from sinks.findings import Verdict
 from sinks.folder import FOLDERS
 from sinks.shards import ShardSink
-from sinks.verify import MAX_NAMED, Verdict, verify
+from sinks.verify import MAX_NAMED, verify
 from tests.fakes.disk import Disk, PowerCutError
 from tests.fakes.records import cut, failure, result
 
