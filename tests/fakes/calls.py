@@ -12,7 +12,7 @@ from engine.config import ApiConfig, BrakeConfig, FormatConfig, LimitConfig, Pri
 from engine.encode import EncodeConfig
 from engine.errors import ApiError
 from engine.source import SourceConfig
-from engine.types import Answer, MediaNote, Reply, Request, Row, Usage
+from engine.types import Answer, Failure, MediaNote, Record, Reply, Request, Row, Usage
 
 _BODY = re.compile(rb"(\d+):x*(\d+)")
 PROBE = -1
@@ -132,3 +132,16 @@ class PlainReader:
     def repair(self, text: str) -> bytes | None:
         """A row in the nine thousands: the tests tell repairs by it."""
         return b"9000:" if "hopeless" not in text else None
+
+
+def rows(n: int) -> list[Request]:
+    return [make_request(row) for row in range(n)]
+
+
+def always_yes(row: int, attempt: int, max_tokens: int) -> Reply:
+    return make_reply()
+
+
+def failure_of(record: Record) -> Failure:
+    assert isinstance(record.outcome, Failure)
+    return record.outcome
