@@ -283,9 +283,10 @@ class _Slot:
             batch[:] = [row for row in batch if row.row not in came]
         while self._held and not self._held[0]:
             self._held.popleft()
-        for outcome in frame.outcomes:
-            self._tries.pop(outcome.row, None)
-            await self._sink.put(outcome)
+        if self._tries:
+            for row in came:
+                self._tries.pop(row, None)
+        await self._sink.put_all(frame.outcomes)
 
     async def _recover(self, error: WorkerDiedError) -> None:
         """Bury the worker, find the row it died of, keep the others for the next one."""

@@ -243,8 +243,8 @@ def _outcome(item: dict[str, Any], expected: dict[int, Row], blobs: _Blobs) -> R
         tail=blobs.take(item["tail"]),
         est_tokens=_count(item["tokens"]),
         n_frames=_count(item["frames"]),
-        media=tuple(_media(note) for note in item["media"]),
-        degraded=tuple(_text(code) for code in item["degraded"]),
+        media=tuple(map(_media, item["media"])),
+        degraded=tuple(map(_text, item["degraded"])),
         made_of=row,
         key=bytes.fromhex(item["key"]),
     )

@@ -259,6 +259,9 @@ class RunAnswers:
         if not key or (self._seen is not None and not self._seen.may_hold(key)):
             return None
         found = self._table.get(key)
+        if self._seen is not None:
+            # The next look may be long in coming, and the log grows for as long as this one's moment is held on to.
+            self._table.renew()
         if found is None:
             return None
         _, row, at, size = found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sinks.answers import ANSWERS, ANSWERS_FILES, Cache, RunAnswers
+from sinks.answers import ANSWERS, ANSWERS_FILES, PLACE_PAGE_BYTES, WAL_PAGES, Cache, RunAnswers
 from sinks.batch import Answered
 from sinks.lines import line_of
 from sinks.shards import ShardSink
@@ -291,3 +292,16 @@ def test_processes_write_into_one_cache_at_the_same_time(tmp_path: Path) -> None
         for number in range(3):
             for at in range(200):
                 assert cache.find((1000 * number + at).to_bytes(16, "big")) is not None
+
+
+def test_the_log_of_a_long_run_is_taken_into_its_file_though_an_answer_was_looked_for_early(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    (tmp_path / "run").mkdir()
+    with RunAnswers(tmp_path / "run", shards=2) as answers:
+        answers.remember([answered()])
+        answers.find(KEY)
+        for _ in range(100):
+            answers.remember([answered(key=rng.randbytes(16)) for _ in range(1000)])
+        log_mb = (tmp_path / "run" / f"{ANSWERS}-wal").stat().st_size / 2**20
+    # Each key changes a page or two of a kilobyte.
+    assert log_mb < 3 * WAL_PAGES * PLACE_PAGE_BYTES / 2**20

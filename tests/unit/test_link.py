@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import anyio
@@ -31,6 +32,33 @@ def test_a_full_link_holds_its_producer_back() -> None:
             assert put == [0, 1, 2]
             async with link.consuming():
                 assert [item async for item in link] == list(range(10))
+
+    run_in_virtual_time(main)
+
+
+def test_many_that_are_put_together_wait_for_room_each_and_come_in_order() -> None:
+    async def main() -> None:
+        link = Link[int](3)
+        handed_on: list[int] = []
+
+        def items() -> Iterator[int]:
+            for item in range(10):
+                handed_on.append(item)
+                yield item
+
+        async def produce() -> None:
+            async with link.producing():
+                await link.put_all(items())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(produce)
+            await anyio.sleep(1)
+            assert handed_on == [0, 1, 2, 3], "the fourth waits"
+            async with link.consuming():
+                assert [item async for item in link] == list(range(10))
+        assert link.statistics().items == 10
+        with pytest.raises(anyio.BrokenResourceError):
+            await link.put_all([1])
 
     run_in_virtual_time(main)
 
