@@ -19,7 +19,7 @@ from engine.stats import Snapshot
 
 REAP_S = 5.0
 """A member that has delivered its end has nothing left to do but to leave."""
-PASSED_ON = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REELBATCH_DEBUG")
+VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REELBATCH_DEBUG")
 """Of the environment: whom it believes to be the provider, and how it tells of a bug."""
 
 
@@ -49,7 +49,7 @@ class MemberProcess:
         self._hangs = False
         ours, theirs = socket.socketpair()
         try:
-            self._process = started(program, (theirs.fileno(),), variables=(*variables, *PASSED_ON))
+            self._process = started(program, (theirs.fileno(),), variables=(*variables, *VARIABLES))
         finally:
             theirs.close()
         self.port = Port(ours)
