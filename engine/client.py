@@ -115,28 +115,19 @@ class HttpClient:
                 failure = self._translated(error)
                 break
         # Raised out here it has neither cause nor context: aiohttp's errors hold the request's headers, and so the key.
-        try:
-            raise failure
-        finally:
-            del failure
+        raise failure
 
     async def _send(self, session: aiohttp.ClientSession, body: Sequence[bytes]) -> Reply:
         started = time.perf_counter()
-        response = await session.post(self._url, data=_payload(body), allow_redirects=False)
-        try:
-            payload = await self._read(response)
-        except BaseException:
-            # Read to its end it has given its connection back by itself.
-            response.close()
-            raise
-        heard = Response(
-            status=response.status,
-            reason=response.reason or "",
-            headers=response.headers,
-            payload=payload,
-            latency_s=time.perf_counter() - started,
-        )
-        return reply_from(heard, key=self._config.key, names=self._names)
+        async with session.post(self._url, data=_payload(body), allow_redirects=False) as response:
+            heard = Response(
+                status=response.status,
+                reason=response.reason or "",
+                headers=response.headers,
+                payload=await self._read(response),
+                latency_s=time.perf_counter() - started,
+            )
+            return reply_from(heard, key=self._config.key, names=self._names)
 
     def _translated(self, error: Exception) -> ApiError:
         """One foreign error as ours: the first line of the table that fits, so the most specific stands first."""

@@ -88,24 +88,21 @@ class Crew(Life):
         return [member.figures for member in self._members if member.figures]
 
     async def _prepare(self, beside: TaskGroup) -> None:
-        del beside  # members are heard while they work, and not beside it
         if self._chosen is None:
             await to_thread.run_sync(self._pass_done)
+        beside.start_soon(self._end_what_hangs)
 
     async def _work(self) -> None:
         """Start the members and hear them to their ends."""
         async with self._records.producing():
             with ExitStack() as started:
                 try:
-                    async with anyio.create_task_group() as beside:
-                        beside.start_soon(self._end_what_hangs)
-                        async with anyio.create_task_group() as self._tasks:
-                            for opening in self._openings():
-                                variables = self._config.encode.variables
-                                member = MemberProcess(opening, program=self._parts.program, variables=variables)
-                                self._members.append(started.enter_context(member))
-                                self._tasks.start_soon(self._hear, member)
-                        beside.cancel_scope.cancel()
+                    async with anyio.create_task_group() as self._tasks:
+                        for opening in self._openings():
+                            variables = self._config.encode.variables
+                            member = MemberProcess(opening, program=self._parts.program, variables=variables)
+                            self._members.append(started.enter_context(member))
+                            self._tasks.start_soon(self._hear, member)
                 finally:
                     # The last commit of a run that was broken off finds nobody to tell.
                     self._tasks = None

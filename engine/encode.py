@@ -283,10 +283,9 @@ class _Slot:
             batch[:] = [row for row in batch if row.row not in came]
         while self._held and not self._held[0]:
             self._held.popleft()
-        if self._tries:
-            for row in came:
-                self._tries.pop(row, None)
-        await self._sink.put_all(frame.outcomes)
+        for outcome in frame.outcomes:
+            self._tries.pop(outcome.row, None)
+            await self._sink.put(outcome)
 
     async def _recover(self, error: WorkerDiedError) -> None:
         """Bury the worker, find the row it died of, keep the others for the next one."""

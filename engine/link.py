@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -102,16 +102,6 @@ class Link(Generic[T]):
         self._items += 1
         self._get.wake()
 
-    async def put_all(self, items: Iterable[T]) -> None:
-        """Hand items on, one after the other, as `put` does; cancelled, it has handed on the first of them."""
-        for item in items:
-            if len(self._buffer) >= self._capacity or self._unwanted:
-                await self.put(item)
-            else:
-                self._buffer.append(item)
-                self._items += 1
-                self._get.wake()
-
     async def get(self) -> T:
         """Take the next item.
 
@@ -130,11 +120,6 @@ class Link(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        if self._buffer:
-            # As `get`, without a coroutine of its own.
-            item = self._buffer.popleft()
-            self._put.wake()
-            return item
         try:
             return await self.get()
         except anyio.EndOfStream:

@@ -29,10 +29,10 @@ def say(text: str) -> None:
         sys.stderr.flush()
 
 
-def without_traceback(program: Callable[[], int]) -> int:
+def without_traceback(main: Callable[[], int]) -> int:
     """The exit code of a program; what nobody foresaw is told in words."""
     try:
-        return program()
+        return main()
     except Exception as error:  # noqa: BLE001 - the last border: a user is shown no traceback
         say(f"This is a bug in Reelbatch: {type(error).__name__}: {error}\nWhat was counted as done is safe.")
         if os.environ.get(DEBUG):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -133,12 +134,18 @@ def test_too_many_at_once_are_queued_and_then_refused(shared: Simulated) -> None
         connections = [connect(shared) for _ in range(3)]
         for connection in connections:
             connection.request("POST", "/v1/chat/completions", json.dumps(body_of()))
+        wires = [connection.sock for connection in connections]
+        at_once, _, _ = select.select(wires, [], [])
+        refused_s = time.monotonic() - started
         replies = [connection.getresponse() for connection in connections]
         took_s = time.monotonic() - started
         for connection in connections:
             connection.close()
     # Which connection is read first is the system's choice, so no order is asked for.
     assert sorted(reply.status for reply in replies) == [200, 200, 503]
+    refused = [wire for wire, reply in zip(wires, replies, strict=True) if reply.status == 503]
+    assert at_once == refused, "the one that is refused waits for nobody"
+    assert refused_s < 0.75
     assert took_s >= 2.0, "the one that was queued waited for the one before it"
 
 

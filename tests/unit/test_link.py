@@ -36,7 +36,7 @@ def test_a_full_link_holds_its_producer_back() -> None:
     run_in_virtual_time(main)
 
 
-def test_many_that_are_put_together_wait_for_room_each_and_come_in_order() -> None:
+def test_many_that_are_put_in_turn_wait_for_room_each_and_come_in_order() -> None:
     async def main() -> None:
         link = Link[int](3)
         handed_on: list[int] = []
@@ -48,7 +48,8 @@ def test_many_that_are_put_together_wait_for_room_each_and_come_in_order() -> No
 
         async def produce() -> None:
             async with link.producing():
-                await link.put_all(items())
+                for item in items():
+                    await link.put(item)
 
         async with anyio.create_task_group() as group:
             group.start_soon(produce)
@@ -58,7 +59,7 @@ def test_many_that_are_put_together_wait_for_room_each_and_come_in_order() -> No
                 assert [item async for item in link] == list(range(10))
         assert link.statistics().items == 10
         with pytest.raises(anyio.BrokenResourceError):
-            await link.put_all([1])
+            await link.put(1)
 
     run_in_virtual_time(main)
 
